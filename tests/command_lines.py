@@ -1,4 +1,4 @@
-"""Wrong command lines, most of them generated from the configuration: what a user may type, and what fails by it."""
+"""Wrong command lines that a user may type, most of them generated from the configuration."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +10,11 @@ from omegaconf import OmegaConf
 
 from gt.cli.config_files import CONFIGS, groups
 
-Line = tuple[str, list[str]]  # a program, and its arguments
+Line = tuple[str, list[str]]  # a program and its arguments
 
 
 def said(error: pytest.ExceptionInfo) -> str:
-    """The message, which is one line."""
+    """The message of an error, which must be a single line."""
     text = str(error.value)
     assert text
     assert "\n" not in text
@@ -23,7 +23,7 @@ def said(error: pytest.ExceptionInfo) -> str:
 
 SMALL = ["data=text", "data.source.path=input.txt", "data.context=8", "model.width=8", "model.depth=1",
          "model.block.attention.heads=1", "logger=csv", "trainer=cpu", "debug=smoke", "hydra.run.dir=run"]  # fmt: skip
-BEYOND = {  # numbers out of their range
+OUT_OF_RANGE = {  # values out of range
     "seed": [-1, 1 << 32],
     "data.batch_size": [0, -3],
     "data.eval_batch_size": [0, -1],
@@ -62,7 +62,7 @@ BEYOND = {  # numbers out of their range
     "callbacks.checkpoint.mode": ["middle"],
     "callbacks.checkpoint.monitor": ["nothing"],
 }
-FORMS = [  # of the arguments themselves
+MALFORMED = [  # malformed or misspelt arguments
     "seed", "optim.lr=[1", "seed=1,2", "-m seed=glob(z*)", "--mutlirun", "-x", "--cfg", "--cfg task", "-m --cfg job",
     "--experimental-rerun=a.pkl", "~optim", "~nothing", "~optim.nothing", "+seed=1 +seed=2 +sede=1", "optim.lr=${nope}",
     "encoding=[rwse,degre]", "data=text", "data=molecules", "stage=fitt", "experiment=gps_molhvi", "model/locl=gcn",
@@ -72,13 +72,13 @@ FORMS = [  # of the arguments themselves
     "model=gps model.block.attention=null model.block.local=null model.block.feed_forward=3", "model=", "resume=a=b",
     "--seed", "=3", "a b=c", "seed=1e3", "data.seed=null", "name=[1]", "optim=sgd",
 ]  # fmt: skip
-REFUSED = [  # by what is built
+REJECTED = [  # by the parts built from them
     "mask=hops mask.hops=-1", "mask=window mask.width=-1", "mask=by_head mask.hops=[1,2,3]", "model.head.pool=[]",
     "mask=by_layer mask.hops=[1,2,3]", "encoding=[rwse] encoding.rwse.steps=0", "encoding=[rwse] encoding.rwse.dim=99",
     "model.head.hidden=-1", "model.head.hidden=9", "model=gps model.block.blend.weight=2", "model.head.tied=1",
     "model._target_=gt.layers.GCN", "model.block.norm._target_=torch.nn.Linear",
 ]  # fmt: skip
-OTHERS = [  # of the other programs
+OTHER_PROGRAMS = [  # for programs other than train.py
     "gt.predict", "gt.predict nothing.ckpt", "gt.predict empty", "gt.predict garbage", "gt.predict run -x",
     "gt.predict garbled", "gt.predict garbled --split", "gt.predict truncated",
     "gt.diagnose", "gt.diagnose nothing.ckpt", "gt.diagnose empty --hops 0", "gt.diagnose run -x",
@@ -95,19 +95,20 @@ OTHERS = [  # of the other programs
     "gt.spectrum model=gin", "gt.spectrum mask=exphormer", "gt.spectrum seed=1", "gt.spectrum optim.lr=1,2",
     "gt.data inspect text data.path=input.txt data.context=0", "gt.data bench text --seconds soon",
 ]  # fmt: skip
-ENDINGS = {"text": ".txt", "text_classification": ".csv", "molecules": ".csv", "graph_files": ".graphml",
+SUFFIXES = {"text": ".txt", "text_classification": ".csv", "molecules": ".csv", "graph_files": ".graphml",
            "graph_file_nodes": ".json", "csv_graphs": "", "csv_nodes": "", "csv_links": ""}  # fmt: skip
 RESUMED = ["nowhere", "empty", "folder", "garbled", "truncated"]
 
 
-def composed() -> dict[str, Any]:
+def default_config() -> dict[str, Any]:
+    """The default configuration of a training run, as plain containers."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        plain: Any = OmegaConf.to_container(compose("train"))
-    return plain
+        config: Any = OmegaConf.to_container(compose("train"))
+    return config
 
 
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every dotted key of a configuration that holds a plain value."""
+    """The dotted keys of a configuration that hold a plain value, with these values."""
     for key, value in node.items():
         if isinstance(value, dict):
             yield from leaves(value, f"{path}{key}.")
@@ -116,18 +117,18 @@ def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def misspelt(name: str) -> str:
-    """Two letters of the last part of a dotted name in each other's place, as fingers do."""
+    """Transpose two letters in the last part of a dotted name, as a typist might."""
     first, _, last = name.rpartition(".")
-    at = next((n for n in range(len(last) - 1, 0, -1) if last[n] != last[n - 1]), 0)
-    wrong = last[: at - 1] + last[at] + last[at - 1] + last[at + 1 :] if at else last + "q"
-    return f"{first}.{wrong}" if first else wrong
+    place = next((n for n in range(len(last) - 1, 0, -1) if last[n] != last[n - 1]), 0)
+    swapped = last[: place - 1] + last[place] + last[place - 1] + last[place + 1 :] if place else last + "q"
+    return f"{first}.{swapped}" if first else swapped
 
 
-def table() -> list[Line]:
-    """Every wrong line, without repeats."""
+def wrong_lines() -> list[Line]:
+    """All wrong command lines, without duplicates."""
     lines: list[Line] = []
-    known, options = list(leaves(composed())), groups(CONFIGS)
-    for number, (key, value) in enumerate(known):
+    defaults, options = list(leaves(default_config())), groups(CONFIGS)
+    for number, (key, value) in enumerate(defaults):
         numeric = isinstance(value, int | float)
         if number % 2:
             lines.append(("train", [f"{key}=[many]" if numeric else f"{key}={{wrong:1}}"]))
@@ -136,25 +137,25 @@ def table() -> list[Line]:
     for group in options:
         lines.append(("train", [f"{group}=nothing"]))
         lines.append(("train", [f"{misspelt(group)}={options[group][0]}"]))
-    lines += [("train", [*SMALL, f"{key}={value}"]) for key, values in BEYOND.items() for value in values]
-    lines += [("train", line.split(" ") if line != "a b=c" else [line]) for line in FORMS]
-    lines += [("train", [*SMALL, *line.split()]) for line in REFUSED]
-    for source, ending in ENDINGS.items():
-        for path in ("nowhere", "empty", f"{source}{ending}"):
+    lines += [("train", [*SMALL, f"{key}={value}"]) for key, values in OUT_OF_RANGE.items() for value in values]
+    lines += [("train", line.split(" ") if line != "a b=c" else [line]) for line in MALFORMED]
+    lines += [("train", [*SMALL, *line.split()]) for line in REJECTED]
+    for source, suffix in SUFFIXES.items():
+        for path in ("nowhere", "empty", f"{source}{suffix}"):
             lines.append(("train", [f"data={source}", f"data.path={path}", "logger=csv", "hydra.run.dir=run"]))
     lines += [("train", [f"resume={folder}"]) for folder in RESUMED]
-    lines += [(line.split()[0], line.split()[1:]) for line in OTHERS]
+    lines += [(line.split()[0], line.split()[1:]) for line in OTHER_PROGRAMS]
     return list({f"{program} {' '.join(words)}": (program, words) for program, words in lines}.values())
 
 
-def files(folder: Path) -> None:
-    """What the lines name."""
+def write_files(folder: Path) -> None:
+    """Write the files that the command lines name."""
     (folder / "input.txt").write_text("".join(f"{a} and {b} make {a + b};\n" for a in range(9) for b in range(9)))
     (folder / "empty").touch()
     noise = bytes(range(128, 256)) * 40
     (folder / "garbage").write_bytes(noise)
-    for source, name in ENDINGS.items():
-        (folder / f"{source}{name}").write_bytes(noise)
+    for source, suffix in SUFFIXES.items():
+        (folder / f"{source}{suffix}").write_bytes(noise)
     (folder / "folder").mkdir()
     for name in ("garbled", "truncated"):
         (folder / name / "checkpoints").mkdir(parents=True)

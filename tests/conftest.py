@@ -1,3 +1,5 @@
+"""The environment that all tests share, their fixtures, and the skipping of GPU tests without a GPU."""
+
 import gc
 import os
 import tempfile
@@ -6,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)  # workers share the cores
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)  # workers of pytest-xdist share the cores
 os.environ.setdefault("WANDB_MODE", "offline")
-if not torch.cuda.is_available():  # run Triton's kernels in its interpreter; to be set before PyG imports Triton
+if not torch.cuda.is_available():  # run Triton kernels in the interpreter; must be set before PyG imports Triton
     os.environ.setdefault("TRITON_INTERPRET", "1")
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # measurements on this machine must not affect tests
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # measurements cached on this machine must not affect tests
 
 
 @pytest.fixture(autouse=True)
-def not_a_child(monkeypatch):
-    """Clear the variables of a distributed launch: a child process would leave the checks to its parent."""
+def clear_launch_variables(monkeypatch):
+    """Clear the variables of a distributed launch: a child process would leave all checks to its parent."""
     for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
 
@@ -39,4 +41,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    gc.unfreeze()  # undo the freezing by programs run in this process, so that the interpreter can clean up at exit
+    gc.unfreeze()  # programs that ran in this process froze objects, which the interpreter must clean up at exit

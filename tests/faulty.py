@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from pytorch_lightning import Callback
 
-MET = Path("met")  # holds the time of the fault
+MARKER = Path("met")  # holds the time of the fault, and exists once it has occurred
 
 
 class Fault(Callback):
-    """Base class: something happens once, on every process or on one rank."""
+    """Base class: ``happen`` is called once, on every process or on one rank."""
 
     rank: int | None = None
 
@@ -26,9 +26,9 @@ class Fault(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         if (trainer.current_epoch, batch_idx) == (1, 2) and self.rank in (None, trainer.global_rank):
-            if MET.exists():
+            if MARKER.exists():
                 return
-            MET.write_text(str(time.time()))
+            MARKER.write_text(str(time.time()))
             self.happen(trainer, pl_module)
 
 
@@ -61,7 +61,7 @@ class KilledWorker(Fault):
 
 
 class FullDisk(Fault):
-    """Limits files to 20 kB, less than a checkpoint."""
+    """Limits the size of files to 20 kB, less than a checkpoint."""
 
     def happen(self, trainer, task) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -73,12 +73,12 @@ class ReadOnly(Fault):
 
     def happen(self, trainer, task) -> None:
         os.chmod(trainer.checkpoint_callback.dirpath, 0o555)
-        version, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
-        ctypes.CDLL(None).capset(version, none)  # no capabilities, see capset(2)
+        header, no_capabilities = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+        ctypes.CDLL(None).capset(header, no_capabilities)  # see capset(2)
 
 
 class KilledWriting(Fault):
-    """Kills the process while it writes a checkpoint."""
+    """Kills the process halfway through writing a checkpoint."""
 
     def happen(self, trainer, task) -> None:
         def save(contents, file) -> None:

@@ -1,4 +1,4 @@
-"""Third-party branches that read more nodes than edges or the mask allow, without declaring it."""
+"""Third-party branches that read more nodes than the edges or the mask allow, without declaring it."""
 
 import torch
 from torch import nn
@@ -34,7 +34,7 @@ class Recurrent(nn.Module):
 
 
 class Parted(Recurrent):
-    """`Recurrent` with attributes that clash with those of a block of this package."""
+    """`Recurrent` with attributes whose names clash with those of a block of this package."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
@@ -55,7 +55,7 @@ class Derived(Attention):
 
 
 class Uncached(Derived):
-    """`Derived` that claims to respect the mask, but does not support a cache."""
+    """`Derived` that claims to respect the mask but does not support a cache."""
 
     reads = "pairs"
     forward = Derived.forward

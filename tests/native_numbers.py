@@ -1,17 +1,18 @@
-"""The random numbers of the C kernels, in Python."""
+"""The random number generator of the C kernels, in pure Python."""
 
-ALL = 2**32
+MODULUS = 2**32
 
 
-def mixed(x):
+def mix(x):
+    """The 32-bit integer hash lowbias32."""
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-        x = (x ^ x >> shift) * factor % ALL
+        x = (x ^ x >> shift) * factor % MODULUS
     return x ^ x >> 16
 
 
 def numbers(seed, row, places):
-    """(places,) the random numbers of a row, as Python integers."""
-    first = mixed((seed + row * 0x9E3779B9) % ALL)
-    second = mixed((seed >> 32) ^ (row >> 32) ^ first)
-    third = mixed((first + second) % ALL)
-    return [mixed(mixed((place + second) % ALL) ^ third) for place in range(places)]
+    """The random numbers of a row, one for each place."""
+    first = mix((seed + row * 0x9E3779B9) % MODULUS)
+    second = mix((seed >> 32) ^ (row >> 32) ^ first)
+    third = mix((first + second) % MODULUS)
+    return [mix(mix((place + second) % MODULUS) ^ third) for place in range(places)]

@@ -1,4 +1,4 @@
-"""What a run leaves, made in a moment: its configuration, and a checkpoint of a network with random weights."""
+"""Run folders made without training: a configuration, and a checkpoint of a network with random weights."""
 
 from dataclasses import fields
 from functools import cache
@@ -36,7 +36,7 @@ def network(*overrides: str) -> dict[str, Any]:
 
 
 def run_folder(folder: Path, data: DataModule, config: dict[str, Any], net: dict[str, Any]) -> Path:
-    """The folder of a run on data that are not open yet, made as ``config`` says."""
+    """Open ``data`` and write the folder of a run on them; ``config`` is the ``data`` section of its configuration."""
     torch.manual_seed(1)
     data.open([])
     task = Task(build(net, data.schema), data.schema, *data.measures(), config=net)
@@ -56,25 +56,25 @@ def run_of(
     module: type[DataModule] = GraphData,
     **options: Any,
 ) -> Path:
-    """The folder of a run on data of one's own, below ``folder``."""
+    """Write the folder of a run on a source of a user's own data, below ``folder``."""
     options = {"root": str(folder / "root"), **options}
     data = over(module, source, **options)
-    of_module = {field.name for field in fields(module)} & options.keys()
+    module_options = {field.name for field in fields(module)} & options.keys()
     config = {
         "_target_": f"{module.__module__}.{module.__name__}",
         "source": {"_target_": f"{source.__module__}.{source.__name__}"}
-        | {name: value for name, value in options.items() if name not in of_module},
-    } | {name: options[name] for name in of_module}
+        | {name: value for name, value in options.items() if name not in module_options},
+    } | {name: options[name] for name in module_options}
     return run_folder(folder / "run", data, config, net or network())
 
 
 def predictions(run: Path, *arguments: str) -> pd.DataFrame:
-    """The table that ``python -m gt.predict`` writes, cells as they stand there."""
+    """The table that ``python -m gt.predict`` writes, every cell as a string."""
     out = run.parent / "predicted.csv"
     main([str(run), "--device", "cpu", "--out", str(out), *arguments])
     return pd.read_csv(out, dtype=str, keep_default_na=False)
 
 
 def numbers(table: pd.DataFrame, *columns: str) -> Any:
-    """Some columns of a table as real numbers."""
+    """Columns of a table as an array of floats."""
     return table[list(columns)].astype(float).to_numpy()

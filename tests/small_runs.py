@@ -1,4 +1,4 @@
-"""Complete runs within the test process that take about a second."""
+"""Complete training runs within the test process, about a second each."""
 
 import json
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ TINY = ("data=graph_files", "encoding=none", "model.width=8", "model.depth=1", "
 
 
 def write_graphs(folder: Path, train: int = 36, valid: int = 36, test: int = 20) -> list[str]:
-    """Write random graphs of two classes, five training and two evaluation batches; returns the overrides for them."""
+    """Write random graphs of two classes, by default 5 training and 2 evaluation batches; return their overrides."""
     rng, lines = np.random.default_rng(0), []
     for split, count in {"train": train, "valid": valid, "test": test}.items():
         for _ in range(count):
@@ -50,7 +50,7 @@ def configured(folder: Path, *overrides: str):
 
 
 def train(folder: Path, *overrides: str, resume: bool = False) -> float:
-    """Train in a folder, or resume there. On one thread: several would wait for each other on a busy machine."""
+    """Train in a folder, or resume there, on one thread: several would wait for each other on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

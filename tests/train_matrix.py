@@ -1,4 +1,4 @@
-"""Two optimiser steps under every precision, with and without clipping and accumulation, on some processes.
+"""Two optimiser steps in every precision, with and without clipping and accumulation, on one or more processes.
 
 ``python -m tests.train_matrix FILE PROCESSES`` prints a line of JSON for each combination.
 """
@@ -25,14 +25,14 @@ from gt.train.task import Task
 from gt.train.trainer import make_trainer
 
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true")
-CLIP = 0.01  # far below the norm of any gradient here
+CLIP = 0.01  # far below any gradient norm here
 SMALL = ("data=text", "data.context=8", "data.batch_size=4", "model.width=16", "model.depth=1", "logger=csv",
          "model.block.attention.heads=2", "trainer=cpu", "trainer.max_epochs=1", "trainer.limit_val_batches=1",
          "optim.warmup=1", "+trainer.enable_progress_bar=false")  # fmt: skip
 
 
 class Recorded(Task):
-    """Writes how many steps it took and the norms of the gradients that they went by, for its processes are others."""
+    """Writes the number of steps and their gradient norms to a file, as they run in other processes."""
 
     def on_train_start(self) -> None:
         super().on_train_start()
@@ -45,17 +45,17 @@ class Recorded(Task):
 
     def on_train_end(self) -> None:
         if self.global_rank == 0:
-            said = {"steps": self.trainer.global_step, "norms": self.norms, "processes": self.trainer.world_size}
-            Path(self.trainer.default_root_dir, "said.json").write_text(json.dumps(said))
+            record = {"steps": self.trainer.global_step, "norms": self.norms, "processes": self.trainer.world_size}
+            Path(self.trainer.default_root_dir, "said.json").write_text(json.dumps(record))
 
 
 def outcome(path: str, processes: int, precision: str, clip: float | None, accumulate: int) -> dict[str, Any]:
-    """What a run of two steps left: steps, norms, whether weights moved and are finite; or why it was refused."""
+    """What a run of two steps did: steps, norms, whether weights changed and are finite; or why it was rejected."""
     overrides = [*SMALL, f"data.source.path={path}", f"trainer.precision={precision}", "trainer.max_steps=2",
                  f"trainer.gradient_clip_val={clip or 'null'}", f"trainer.accumulate_grad_batches={accumulate}",
                  f"trainer.devices={processes}"]  # fmt: skip
     if processes > 1:
-        overrides.append("trainer.strategy=ddp_fork")  # as ddp, but for how the processes begin
+        overrides.append("trainer.strategy=ddp_fork")  # like ddp, except for how processes are started
     with initialize_config_dir(str(CONFIGS.resolve()), version_base="1.3"):
         cfg = compose("train", overrides=overrides)
     torch.manual_seed(0)
@@ -73,9 +73,9 @@ def outcome(path: str, processes: int, precision: str, clip: float | None, accum
             return {"refused": str(error)}
         data.readings = partial(net.readings, "cpu", "16" in precision)
         trainer.fit(task, datamodule=Feed(data))
-        said = json.loads(Path(folder, "said.json").read_text())
+        record = json.loads(Path(folder, "said.json").read_text())
     after = [p.detach().float() for p in net.parameters()]
-    return said | {
+    return record | {
         "moved": any(not torch.equal(a, b.float()) for a, b in zip(after, before, strict=True)),
         "finite": all(bool(p.isfinite().all()) for p in after),
     }
@@ -89,5 +89,5 @@ def outcomes(path: str, processes: int) -> Iterator[dict[str, Any]]:
 
 if __name__ == "__main__":
     quiet()
-    for found in outcomes(sys.argv[1], int(sys.argv[2])):
-        print(json.dumps(found), flush=True)
+    for result in outcomes(sys.argv[1], int(sys.argv[2])):
+        print(json.dumps(result), flush=True)

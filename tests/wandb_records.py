@@ -1,4 +1,4 @@
-"""What W&B keeps of an offline run, read back: its log is LevelDB's, 32 KiB blocks of pieces of protocol buffers."""
+"""Read back what W&B stores of an offline run: a LevelDB log, 32 KiB blocks of fragments of protocol buffers."""
 
 import json
 import time
@@ -9,13 +9,13 @@ from typing import Any
 from wandb.proto import wandb_internal_pb2
 
 BLOCK, HEADER, START = 1 << 15, 7, 7  # bytes
-WHOLE, LAST = 1, 4  # kinds of pieces that end a record
+FULL, LAST = 1, 4  # types of fragments that end a record
 
 
 def records(folder: Path) -> list[Any]:
-    """The records of the offline run below a folder, of its last part where it went on.
+    """The records of the finished offline run below a folder; of its last part if it was resumed.
 
-    It has ended; the last records are written a moment later.
+    W&B writes the last records a moment after the end of the run, so this waits for them.
     """
     *_, path = sorted(folder.glob("wandb/offline-run-*/*.wandb"))
     for _ in range(100):
@@ -27,18 +27,18 @@ def records(folder: Path) -> list[Any]:
 
 
 def read_log(log: bytes) -> Iterator[Any]:
-    """The records that stand whole in a log, of which the end may not be written yet."""
-    at, record = START, b""
-    while at + HEADER <= len(log):
-        if BLOCK - at % BLOCK < HEADER:  # too little is left of a block
-            at += BLOCK - at % BLOCK
+    """The complete records of a log whose end may not be written yet."""
+    offset, record = START, b""
+    while offset + HEADER <= len(log):
+        if BLOCK - offset % BLOCK < HEADER:  # the rest of a block is too short for a header
+            offset += BLOCK - offset % BLOCK
             continue
-        size, kind = int.from_bytes(log[at + 4 : at + 6], "little"), log[at + 6]
-        if at + HEADER + size > len(log):  # a piece that is being written
+        size, fragment_type = int.from_bytes(log[offset + 4 : offset + 6], "little"), log[offset + 6]
+        if offset + HEADER + size > len(log):  # a fragment that is still being written
             return
-        record += log[at + HEADER : at + HEADER + size]
-        at += HEADER + size
-        if kind in (WHOLE, LAST):
+        record += log[offset + HEADER : offset + HEADER + size]
+        offset += HEADER + size
+        if fragment_type in (FULL, LAST):
             message = wandb_internal_pb2.Record()
             message.ParseFromString(record)
             record = b""
@@ -46,5 +46,5 @@ def read_log(log: bytes) -> Iterator[Any]:
 
 
 def values(items: Any) -> dict[str, Any]:
-    """The named values of a part of a record."""
+    """The values of a list of items by name, of which nested keys are joined by dots."""
     return {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}

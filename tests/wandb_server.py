@@ -1,4 +1,4 @@
-"""A server on this machine that answers W&B's client as far as a run needs, and keeps what it was sent."""
+"""A local server that answers W&B's client as far as a run needs, and records what it receives."""
 
 import gzip
 import json
@@ -13,12 +13,12 @@ OPERATION = re.compile(r"(?:query|mutation)\s+(\w+)")
 
 
 class Recorder(ThreadingHTTPServer):
-    """What was sent.
+    """Records what a client sends.
 
     Attributes:
-        operations: of GraphQL, by name, with their variables.
-        lines: by file, such as ``wandb-history.jsonl``, the lines that were streamed.
-        uploads: by path the bytes of a file.
+        operations: names of GraphQL operations with their variables, in order.
+        lines: the streamed lines of each file, such as ``wandb-history.jsonl``.
+        uploads: the bytes of each uploaded file, by path.
     """
 
     daemon_threads = True
@@ -34,20 +34,26 @@ class Recorder(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is no news."""
+        """Ignore clients that hang up."""
 
-    def answer(self, name: str, asked: dict[str, Any]) -> dict[str, Any]:
-        """Of an operation of GraphQL; an empty one for those that are asked for good measure."""
+    def answer(self, name: str, variables: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a GraphQL operation; empty for those that a run can do without."""
         me = {"id": "p", "name": "gt", "entity": {"id": "e", "name": "me"}}
         upload = {"uploadHeaders": [], "storagePath": "s", "artifact": {"id": "a"}}
-        files = (asked.get("input") or {}).get("artifactFiles", [])
-        place = f"{self.url}/put"
+        files = (variables.get("input") or {}).get("artifactFiles", [])
+        url = f"{self.url}/put"
         answers: dict[str, dict[str, Any]] = {
             "Viewer": {"viewer": {"id": "u", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}},
             "RunResumeStatus": {"model": me | {"bucket": None}},
             "UpsertBucket": {
                 "upsertBucket": {
-                    "bucket": {"id": "b", "name": asked.get("name"), "displayName": "d", "config": "{}", "project": me},
+                    "bucket": {
+                        "id": "b",
+                        "name": variables.get("name"),
+                        "displayName": "d",
+                        "config": "{}",
+                        "project": me,
+                    },
                     "inserted": True,
                 }
             },
@@ -55,7 +61,7 @@ class Recorder(ThreadingHTTPServer):
                 "createRunFiles": {
                     "runID": "b",
                     "uploadHeaders": [],
-                    "files": [{"name": name, "uploadUrl": f"{place}/{name}"} for name in asked.get("files", [])],
+                    "files": [{"name": name, "uploadUrl": f"{url}/{name}"} for name in variables.get("files", [])],
                 }
             },
             "ArtifactType": {"project": {"artifact": None}},
@@ -68,7 +74,7 @@ class Recorder(ThreadingHTTPServer):
                 "createArtifactManifest": {
                     "artifactManifest": {
                         "id": "m",
-                        "file": {"id": "f", "name": "m", "uploadUrl": f"{place}/manifest", "uploadHeaders": []},
+                        "file": {"id": "f", "name": "m", "uploadUrl": f"{url}/manifest", "uploadHeaders": []},
                     }
                 }
             },
@@ -76,7 +82,7 @@ class Recorder(ThreadingHTTPServer):
                 "createArtifactFiles": {
                     "files": {
                         "edges": [
-                            {"node": upload | {"id": "f", "name": f["name"], "uploadUrl": f"{place}/{f['name']}"}}
+                            {"node": upload | {"id": "f", "name": f["name"], "uploadUrl": f"{url}/{f['name']}"}}
                             for f in files
                         ]
                     }
@@ -88,7 +94,7 @@ class Recorder(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection of a client."""
+    """Handles one connection of a client."""
 
     protocol_version = "HTTP/1.1"
     server: Recorder
@@ -115,9 +121,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self._body()
         if self.path.startswith("/graphql"):
-            asked = json.loads(body)
-            operation = OPERATION.search(asked["query"])
-            name, variables = operation[1] if operation else "", asked.get("variables") or {}
+            request = json.loads(body)
+            operation = OPERATION.search(request["query"])
+            name, variables = operation[1] if operation else "", request.get("variables") or {}
             self.server.operations.append((name, variables))
             self._reply({"data": self.server.answer(name, variables)})
             return
@@ -128,12 +134,12 @@ class Handler(BaseHTTPRequestHandler):
         self._reply({})
 
     def log_message(self, *_: Any) -> None:
-        """Says nothing."""
+        """Log nothing."""
 
 
 @contextmanager
 def recorder() -> Iterator[Recorder]:
-    """A server that listens to this machine while the block runs."""
+    """A server on the loopback interface that runs during the ``with`` block."""
     server = Recorder()
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()

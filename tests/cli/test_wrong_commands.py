@@ -20,11 +20,11 @@ from hydra.core.global_hydra import GlobalHydra
 import train
 from gt.errors import one_line
 from tests.cli.test_sweep import own_logging  # noqa: F401  a fixture
-from tests.command_lines import Line, files, table
+from tests.command_lines import Line, write_files, wrong_lines
 
 ROOT = Path(train.__file__).parent
 SOON = 5  # seconds of a processor
-TABLE = table()
+TABLE = wrong_lines()
 MODULES = {"gt.predict": "gt.predict", "gt.diagnose": "gt.diagnose", "gt.generate": "gt.generate",
            "gt.spectrum": "gt.spectrum", "gt.lottery": "gt.lottery.__main__", "gt.puzzles": "gt.puzzles.__main__",
            "gt.demo": "gt.demo", "gt.data": "gt.data.__main__"}  # fmt: skip
@@ -69,7 +69,7 @@ def test_every_tenth_wrong_line_is_refused_in_one_line(tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [])
     monkeypatch.setattr(sys, "path", sys.path[:])
-    files(tmp_path)
+    write_files(tmp_path)
     threads, faults, slow = torch.get_num_threads(), {}, {}
     for program, arguments in TABLE[::10]:
         began = time.process_time()
@@ -108,7 +108,7 @@ def test_every_wrong_line_ends_as_a_program(tmp_path):
         program, arguments = TABLE[number]
         folder = tmp_path / f"{number}.{tries}"
         folder.mkdir()
-        files(folder)
+        write_files(folder)
         command = [str(ROOT / "train.py")] if program == "train" else ["-m", program]
         began = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(

@@ -1,6 +1,6 @@
-"""Write the outputs and gradients of networks on small fixed batches, for `tests/models/test_golden.py` to compare.
+"""Write outputs and gradients of networks on small fixed batches, for `tests/models/test_golden.py` to compare.
 
-python -m tests.golden.make FOLDER: a file for each configuration. They were written by commit 53b9b34.
+``python -m tests.golden.make FOLDER`` writes a file for each configuration. The stored files are from commit 53b9b34.
 """
 
 import json
@@ -51,17 +51,17 @@ CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
 
 
 def configured(overrides: list[str]) -> dict[str, Any]:
-    """The part of a configuration that defines a network."""
+    """The part of the configuration that defines a network."""
     with initialize_config_dir(str(CONFIGS), version_base=None):
         return network_config(compose("train", [*SMALL, *overrides], return_hydra_config=False))
 
 
 def batch(name: str, schema: Schema) -> GraphBatch:
-    """The batch that a case is computed on."""
-    make = path if name == "text" else random_graph
+    """The input batch of a case."""
+    make_graph = path if name == "text" else random_graph
     graphs = []
     for seed, nodes in enumerate((4, 1, 7, 12)):
-        graph = make(nodes, seed)
+        graph = make_graph(nodes, seed)
         generator = torch.Generator().manual_seed(seed)
         if schema.node_floats:
             graph.x = torch.randn(nodes, schema.node_floats, generator=generator)
@@ -76,31 +76,31 @@ def batch(name: str, schema: Schema) -> GraphBatch:
     return pad_batch(packed, [Shape(12, 32, 128, 6)], schema) if name == "static" else packed
 
 
-def computed(net: nn.Module, on: GraphBatch) -> dict[str, Tensor]:
-    """What a network says in eval mode, and in training mode without dropout, with the gradients of the latter."""
+def computed(net: nn.Module, inputs: GraphBatch) -> dict[str, Tensor]:
+    """The outputs of a network in eval mode and in training mode without dropout, and the gradients of the latter."""
     for module in net.modules():
         if hasattr(module, "p"):
             module.p = 0.0
         elif isinstance(getattr(module, "dropout", None), float):
             module.dropout = 0.0
-    found = {"eval": net.eval()(on).detach()}
+    result = {"eval": net.eval()(inputs).detach()}
     state = {name: value.clone() for name, value in net.state_dict().items()}
-    torch.manual_seed(1)  # signs of eigenvectors are drawn
-    out = net.train()(on)
+    torch.manual_seed(1)  # the signs of eigenvectors are random
+    out = net.train()(inputs)
     (out * torch.linspace(-1, 2, out.numel()).view_as(out)).sum().backward()
     gradients = {f"grad {name}": p.grad for name, p in net.named_parameters() if p.grad is not None}
-    net.load_state_dict(state)  # statistics of batches moved
-    return found | {"train": out.detach(), **gradients}
+    net.load_state_dict(state)  # running statistics have changed
+    return result | {"train": out.detach(), **gradients}
 
 
 def main(folder: Path) -> None:
-    for name, (overrides, facts) in CASES.items():
-        schema = Schema.from_dict(facts)
+    for name, (overrides, properties) in CASES.items():
+        schema = Schema.from_dict(properties)
         torch.manual_seed(0)
         config = configured(overrides)
         net = build(config, schema)
-        on = batch(name, schema)
-        saved = {"config": json.dumps(config), "state": net.state_dict(), "computed": computed(net, on)}
+        inputs = batch(name, schema)
+        saved = {"config": json.dumps(config), "state": net.state_dict(), "computed": computed(net, inputs)}
         torch.save(saved, folder / f"{name}.pt")
 
 

@@ -1,4 +1,4 @@
-"""Layers and a pool as a user writes them, in a folder of their own beside their configuration."""
+"""Layers and a pool as a user writes them, in a separate folder next to their configuration."""
 
 import torch
 from torch import nn
@@ -9,7 +9,7 @@ from gt.layers import Layer
 
 
 class LinearAttention(Layer):
-    """Each node reads all nodes of its graph in time linear in their number (Katharopoulos et al. 2020)."""
+    """Each node reads all nodes of its graph, in linear time (Katharopoulos et al. 2020)."""
 
     reads, reads_edges, reads_pairs = "graph", False, False
 
@@ -43,7 +43,7 @@ class Recurrent(Layer):
 
 
 class VirtualNode(Layer):
-    """A node of each graph that reads all its nodes, is read by them and keeps a state (Gilmer et al. 2017)."""
+    """A node for each graph that reads all its nodes, is read by them and keeps a state (Gilmer et al. 2017)."""
 
     reads, writes, reads_edges, reads_pairs = "graph", ("x", "g"), False, False
 
@@ -59,9 +59,9 @@ class VirtualNode(Layer):
 
 
 class PairAttention(Layer):
-    """Scores are read off a state of each pair, which nodes change (GRIT, Ma et al. 2023).
+    """Attention scores come from a state of each pair, which its nodes update (GRIT, Ma et al. 2023).
 
-    The state begins as an embedding of the distance, up to ``most`` hops.
+    The initial state is an embedding of the distance, up to ``most`` hops.
     """
 
     reads, writes, reads_edges = "pairs", ("x", "p"), False
@@ -85,7 +85,7 @@ class PairAttention(Layer):
 
 
 class GatedPool(Pool):
-    """The sum of the nodes of each graph, each times a learned gate."""
+    """The sum over the nodes of each graph, each multiplied by a learned gate."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Every example of CONTRIBUTING.md is run as it stands there, in an empty folder."""
+"""The examples of CONTRIBUTING.md, run as printed there in an empty folder."""
 
 import os
 import re
@@ -21,31 +21,31 @@ SHORT = ["model.width=32", "model.depth=1", "logger=csv", "trainer=cpu", "traine
 
 
 def files(section: str) -> dict[str, str]:
-    """The files of a section, as they stand there, by their names, which a line at their top gives."""
+    """The files of a section by name, which a comment at the top of each gives."""
     blocks = re.findall(r"^```(?:python|yaml)\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
     return {re.findall(r"^# ([\w./]+)$", text, flags=re.MULTILINE)[0]: text for text in blocks}
 
 
 def commands(section: str) -> list[list[str]]:
-    """The arguments of every ``python train.py`` of a section."""
+    """The arguments of each ``python train.py`` in a section."""
     return [shlex.split(line) for line in re.findall(r"^python train\.py (.*)$", section, flags=re.MULTILINE)]
 
 
-def written(section: str, folder: Path) -> None:
+def write_files(section: str, folder: Path) -> None:
     for name, text in files(section).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=[section.partition("\n")[0] for section in SECTIONS])
-def test_the_commands_train(section, tmp_path, monkeypatch):
-    written(section, tmp_path)
+def test_commands_train(section, tmp_path, monkeypatch):
+    write_files(section, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     assert commands(section)
     for number, arguments in enumerate(commands(section)):
         data = ["data=graph_files", *write_graphs(tmp_path, train=16, valid=8, test=8)]
-        if "data.task=returns" in arguments:  # of fewer files than the standard library has
+        if "data.task=returns" in arguments:  # on fewer files than the standard library
             data = [f"data.path={ROOT / 'gt' / 'data' / 'own'}"]
         elif any(word.startswith("data") for word in arguments):
             data = []
@@ -58,14 +58,14 @@ def test_the_commands_train(section, tmp_path, monkeypatch):
         sys.modules.pop(name.removesuffix(".py"), None)
 
 
-def test_the_tests_pass(tmp_path):
+def test_example_tests_pass(tmp_path):
     for section in SECTIONS:
-        written(section, tmp_path)
+        write_files(section, tmp_path)
         assert any(name.startswith("test_") for name in files(section))
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", str(tmp_path)],
         cwd=tmp_path, env=environment, capture_output=True, text=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout
-    assert f"{len(SECTIONS)} passed" in done.stdout
+    assert result.returncode == 0, result.stdout
+    assert f"{len(SECTIONS)} passed" in result.stdout

@@ -1,4 +1,4 @@
-"""docs/reference: the layout names every file, the page of programs every option, the page of data true defaults."""
+"""docs/reference: the layout lists every file, the programs every option, the data keys their true defaults."""
 
 import ast
 import importlib
@@ -21,8 +21,8 @@ SECTIONS = {
 }
 
 
-def listed() -> dict[str, list[str]]:
-    """The files of each folder in the blocks of the layout: a line that begins with a folder, then indented ones."""
+def layout_files() -> dict[str, list[str]]:
+    """The files of each folder in the blocks of the layout: a line starting with the folder, then indented lines."""
     files: dict[str, list[str]] = {}
     folder = ""
     for line in "\n".join(re.findall(r"^```text\n(.*?)^```", LAYOUT, re.MULTILINE | re.DOTALL)).splitlines():
@@ -34,7 +34,7 @@ def listed() -> dict[str, list[str]]:
 
 
 def options(path: Path) -> set[str]:
-    """What a program's parser takes, read off its source."""
+    """The options of a program's parser, read from its source."""
     calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     added = (call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "add_argument")
     names = (word.value for call in added for word in call.args if isinstance(word, ast.Constant))
@@ -42,22 +42,22 @@ def options(path: Path) -> set[str]:
     return {name for name in names if name.startswith("--")} | {name.replace("add_", "--") for name in shared}
 
 
-def said(text: str) -> set[str]:
+def mentioned_options(text: str) -> set[str]:
     return set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text))
 
 
-def test_the_layout_names_every_file_once():
-    there = {}
+def test_layout_lists_every_file_once():
+    existing = {}
     for path in (ROOT / "gt").rglob("*.py"):
         if path.name != "__init__.py":
-            there.setdefault(path.parent.relative_to(ROOT).as_posix(), []).append(path.name)
-    assert {folder: sorted(names) for folder, names in listed().items()} == {
-        folder: sorted(names) for folder, names in there.items()
+            existing.setdefault(path.parent.relative_to(ROOT).as_posix(), []).append(path.name)
+    assert {folder: sorted(names) for folder, names in layout_files().items()} == {
+        folder: sorted(names) for folder, names in existing.items()
     }
 
 
 def resolves(name: str) -> bool:
-    """Whether a dotted name is that of a module, or of something in one; attributes that instances have count, too."""
+    """Whether a dotted name is a module or something in one, including attributes that only instances have."""
     parts = name.split(".")
     for count in range(len(parts), 0, -1):
         with suppress(ModuleNotFoundError):
@@ -70,7 +70,7 @@ def resolves(name: str) -> bool:
     return False
 
 
-def test_what_docstrings_refer_to_exists():
+def test_docstring_references_resolve():
     sources = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "gt").rglob("*.py")}
     names = {(file, name) for file, text in sources.items() for name in re.findall(r"(?<!`)`(gt\.[\w.]+)`(?!`)", text)}
     assert len(names) > 100
@@ -78,36 +78,36 @@ def test_what_docstrings_refer_to_exists():
 
 
 @pytest.mark.parametrize("name", programs())
-def test_a_program_stands_there_with_its_options(name):
+def test_program_options_are_documented(name):
     own = options(programs()[name])
-    assert own or name in ("train", "models", "doctor")  # whose words are those of Hydra; names; none
-    assert own - said(HEAD) - said(SECTIONS[name]) == set()
-    assert said(SECTIONS[name]) - own == set()
+    assert own or name in ("train", "models", "doctor")  # their arguments: Hydra's; names; none
+    assert own - mentioned_options(HEAD) - mentioned_options(SECTIONS[name]) == set()
+    assert mentioned_options(SECTIONS[name]) - own == set()
 
 
-def test_no_other_programs_stand_there():
+def test_exactly_the_programs_are_documented():
     assert SECTIONS.keys() == programs().keys()
 
 
-def spelled(value: object) -> str:
-    """A value as a command line has it."""
+def as_argument(value: object) -> str:
+    """A value as written on a command line."""
     return "".join(value.split()) if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def defaults() -> set[str]:
-    """``data.key=value`` of all files of configs/data, whoever takes the key."""
+    """``data.key=value`` for all keys in configs/data, whichever object takes them."""
     found = set()
     for path in (ROOT / "configs/data").rglob("*.yaml"):
         content = yaml.safe_load(path.read_text())
         content = content.get("data", content)
         prefix = "data.sampler" if path.parent.name == "sampler" else "data"
         for section in (content, content.get("source", {})):
-            found |= {f"{prefix}.{key}={spelled(value)}" for key, value in section.items()}
+            found |= {f"{prefix}.{key}={as_argument(value)}" for key, value in section.items()}
     return found
 
 
-def test_the_keys_of_data_have_the_defaults_that_are_named():
+def test_documented_data_defaults_are_true():
     rows = DATA.partition("## Keys")[2].partition("\n## ")[0].splitlines()
-    named = {word for row in rows for word in re.findall(r"`(data\.[\w.]+=[^`]+)`", row.split(" | ")[0])}
-    assert len(named) > 30
-    assert named - defaults() == set()
+    documented = {word for row in rows for word in re.findall(r"`(data\.[\w.]+=[^`]+)`", row.split(" | ")[0])}
+    assert len(documented) > 30
+    assert documented - defaults() == set()
