@@ -1,4 +1,4 @@
-"""Hops by bits, by matrix products and by lists are the same, and those of NetworkX."""
+"""Hop distances by bit sets, matrix products and lists, against NetworkX."""
 
 import networkx as nx
 import pytest
@@ -19,27 +19,27 @@ BATCHES = {
 }
 
 
-@pytest.mark.parametrize("most", [0, 1, 3, 50, None])
+@pytest.mark.parametrize("max_hops", [0, 1, 3, 50, None])
 @pytest.mark.parametrize("name", BATCHES)
-def test_each_way_is_that_of_networkx(name, most, monkeypatch):
+def test_hop_distances_match_networkx(name, max_hops, monkeypatch):
     batch = BATCHES[name]()
-    limit = batch.num_nodes if most is None else most
+    limit = batch.num_nodes if max_hops is None else max_hops
     graph = nx.DiGraph()
     graph.add_nodes_from(range(batch.num_nodes))
-    graph.add_edges_from(batch.edge_index.flip(0).T.tolist())  # from the reader to whom it reads
+    graph.add_edges_from(batch.edge_index.flip(0).T.tolist())  # from the reader to its source
     lengths = dict(nx.all_pairs_shortest_path_length(graph, cutoff=limit))
-    expected = {(reader, source): d for reader, far in lengths.items() for source, d in far.items()}
-    for largest in (hops.MAX_DENSE_NODES, 0):
-        monkeypatch.setattr(hops, "MAX_DENSE_NODES", largest)
-        keys, distance = hop_distances(batch, most)
+    expected = {(reader, source): d for reader, sources in lengths.items() for source, d in sources.items()}
+    for max_dense_nodes in (hops.MAX_DENSE_NODES, 0):
+        monkeypatch.setattr(hops, "MAX_DENSE_NODES", max_dense_nodes)
+        keys, distance = hop_distances(batch, max_hops)
         assert (keys.diff() > 0).all()
         pairs = [divmod(key, batch.num_nodes) for key in keys.tolist()]
         assert dict(zip(pairs, distance.tolist(), strict=True)) == expected
     for matrix in (hop_matrix(batch, limit), hops._hops_by_matmul(batch, limit)):
         assert matrix.dtype == torch.int64
-        for graph_number, (first, last) in enumerate(zip(batch.ptr.tolist(), batch.ptr.tolist()[1:], strict=False)):
+        for graph_number, (low, high) in enumerate(zip(batch.ptr.tolist(), batch.ptr.tolist()[1:], strict=False)):
             for row in range(batch.max_nodes):
                 for column in range(batch.max_nodes):
-                    real = max(row, column) < last - first
-                    value = expected.get((first + row, first + column), limit + 1) if real else limit + 1
+                    real = max(row, column) < high - low
+                    value = expected.get((low + row, low + column), limit + 1) if real else limit + 1
                     assert matrix[graph_number, row, column] == value

@@ -1,4 +1,4 @@
-"""The C kernels: compiled once, cached, recompiled if damaged, and replaced where they cannot be compiled."""
+"""The C kernels: compiled once, cached, recompiled if damaged, with a reason wherever they are unavailable."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ import torch
 from gt.native import library
 from gt.native.library import Unavailable, addressable, drop_level, obstacle, random_seed
 
-compiled = pytest.mark.skipif(obstacle() is not None, reason=f"no kernels here: {obstacle()}")
+needs_kernels = pytest.mark.skipif(obstacle() is not None, reason=f"no C kernels: {obstacle()}")
 PRINT_OBSTACLE = "from gt.native.library import obstacle; print(obstacle())"
 
 
@@ -29,8 +29,8 @@ def cached_files(cache: Path) -> list[Path]:
     return sorted(cache.iterdir())
 
 
-@compiled
-def test_what_is_compiled_is_kept_and_compiled_no_more(cache, monkeypatch):
+@needs_kernels
+def test_compiled_library_is_cached(cache, monkeypatch):
     library._open()
     (path,) = cached_files(cache)
     assert path.suffix == ".so"
@@ -38,8 +38,8 @@ def test_what_is_compiled_is_kept_and_compiled_no_more(cache, monkeypatch):
     library._open()
 
 
-@compiled
-def test_another_processor_other_sources_and_another_compiler_have_files_of_their_own(tmp_path, monkeypatch):
+@needs_kernels
+def test_cache_key_includes_processor_sources_and_compiler(tmp_path, monkeypatch):
     names = [library._file_name(["gcc"]), library._file_name(["cc"])]
     with monkeypatch.context() as patch:
         patch.setattr(library, "_processor", lambda: "another")
@@ -50,9 +50,9 @@ def test_another_processor_other_sources_and_another_compiler_have_files_of_thei
     assert len(set(names)) == len(names)
 
 
-@compiled
+@needs_kernels
 @pytest.mark.parametrize("content", [b"", b"no library"])
-def test_a_damaged_file_is_made_anew(cache, content):
+def test_damaged_cache_file_is_recompiled(cache, content):
     cache.mkdir()
     path = cache / library._file_name(library._compiler())
     path.write_bytes(content)
@@ -61,8 +61,8 @@ def test_a_damaged_file_is_made_anew(cache, content):
     assert cached_files(cache) == [path]
 
 
-@compiled
-def test_what_a_process_left_that_was_killed_while_it_compiled_goes_in_time(cache):
+@needs_kernels
+def test_stale_build_folders_are_removed(cache):
     old, young = cache / ".native-old", cache / ".native-young"
     for folder in (old, young):
         folder.mkdir(parents=True)
@@ -73,12 +73,12 @@ def test_what_a_process_left_that_was_killed_while_it_compiled_goes_in_time(cach
     assert not old.exists()
     assert young.exists()  # may belong to a running process
     os.utime(young, (hour_ago, hour_ago))
-    library._open()  # also if nothing has to be compiled
+    library._open()  # even if nothing has to be compiled
     assert [path.suffix for path in cached_files(cache)] == [".so"]
 
 
-@compiled
-def test_a_file_of_another_user_is_not_loaded(cache, monkeypatch):
+@needs_kernels
+def test_cache_file_of_another_user_is_recompiled(cache, monkeypatch):
     library._open()
     (path,) = cached_files(cache)
     inode = path.stat().st_ino
@@ -88,15 +88,15 @@ def test_a_file_of_another_user_is_not_loaded(cache, monkeypatch):
     assert path.stat().st_ino != inode
 
 
-@compiled
-def test_a_cache_folder_that_cannot_be_written_to_costs_the_file_alone(tmp_path, monkeypatch):
+@needs_kernels
+def test_kernels_load_without_a_writable_cache(tmp_path, monkeypatch):
     (tmp_path / "gt").write_text("a file in its place")
     monkeypatch.setattr(library, "user_cache_path", lambda name: tmp_path / name / "below")
     assert library._open().dropout
 
 
-@compiled
-def test_a_cache_folder_on_a_full_disk_costs_the_file_alone(cache, tmp_path, monkeypatch):
+@needs_kernels
+def test_kernels_load_with_a_full_cache_disk(cache, tmp_path, monkeypatch):
     compiler = tmp_path / "cc"
     compiler.write_text(f'#!/bin/sh\ncase "$*" in *{cache}*) echo No space left; exit 1; esac\nexec gcc "$@"\n')
     compiler.chmod(0o755)
@@ -105,8 +105,8 @@ def test_a_cache_folder_on_a_full_disk_costs_the_file_alone(cache, tmp_path, mon
     assert cached_files(cache) == []
 
 
-@compiled
-def test_processes_that_begin_at_once_make_one_file(tmp_path):
+@needs_kernels
+def test_concurrent_processes_create_one_cache_file(tmp_path):
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     programs = [
         subprocess.Popen([sys.executable, "-c", PRINT_OBSTACLE], env=environment, stdout=subprocess.PIPE, text=True)
@@ -116,8 +116,8 @@ def test_processes_that_begin_at_once_make_one_file(tmp_path):
     assert len(cached_files(tmp_path / "gt")) == 1
 
 
-@compiled
-def test_nowhere_to_write_is_a_reason(tmp_path, monkeypatch):
+@needs_kernels
+def test_lack_of_a_writable_folder_is_reported(tmp_path, monkeypatch):
     (tmp_path / "gt").write_text("a file in its place")
     monkeypatch.setattr(library, "user_cache_path", lambda name: tmp_path / name / "below")
     monkeypatch.setattr(library.tempfile, "tempdir", str(tmp_path / "nowhere"))
@@ -125,22 +125,22 @@ def test_nowhere_to_write_is_a_reason(tmp_path, monkeypatch):
         library._open()
 
 
-@compiled
+@needs_kernels
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
-def test_a_compiler_of_another_language_is_a_reason(cache, monkeypatch):
+def test_cpp_compiler_is_reported(cache, monkeypatch):
     monkeypatch.setenv("CC", "g++")
-    for _ in range(2):  # also with its library in the cache
+    for _ in range(2):  # the second time with its library in the cache
         with pytest.raises(Unavailable, match=r"cannot be loaded.*undefined symbol"):
             library._open()
 
 
-def test_a_command_with_a_quotation_mark_too_many_is_a_reason(cache, monkeypatch):
+def test_unbalanced_quote_in_cc_is_reported(cache, monkeypatch):
     monkeypatch.setenv("CC", "gcc '")
     with pytest.raises(Unavailable, match=r"CC is not a valid command: No closing quotation"):
         library._open()
 
 
-def test_without_a_compiler_there_is_a_reason_and_a_remedy(cache, monkeypatch):
+def test_missing_compiler_is_reported_with_a_remedy(cache, monkeypatch):
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(Unavailable, match="there is no C compiler: install gcc or set CC"):
@@ -150,8 +150,8 @@ def test_without_a_compiler_there_is_a_reason_and_a_remedy(cache, monkeypatch):
         library._open()
 
 
-@compiled
-def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(cache, tmp_path, monkeypatch):
+@needs_kernels
+def test_compiler_error_is_quoted_and_nothing_cached(cache, tmp_path, monkeypatch):
     sources = tmp_path / "sources"
     sources.mkdir()
     (sources / "all.c").write_text("int x = ;")
@@ -161,8 +161,8 @@ def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(cache, tmp_path, mon
     assert cached_files(cache) == []
 
 
-@compiled
-def test_a_library_that_asks_for_what_is_not_there_is_not_taken(cache, tmp_path, monkeypatch):
+@needs_kernels
+def test_library_with_undefined_symbol_is_rejected(cache, tmp_path, monkeypatch):
     sources = tmp_path / "sources"
     sources.mkdir()
     (sources / "all.c").write_text("void nobody_has_this(void); void dropout(void) { nobody_has_this(); }")
@@ -171,7 +171,7 @@ def test_a_library_that_asks_for_what_is_not_there_is_not_taken(cache, tmp_path,
         library._open()
 
 
-def test_a_switch_turns_them_off():
+def test_environment_variable_disables_kernels():
     result = subprocess.run(
         [sys.executable, "-c", PRINT_OBSTACLE],
         env={**os.environ, "GT_NATIVE": "0"},
@@ -182,22 +182,22 @@ def test_a_switch_turns_them_off():
     assert result.stdout.strip() == "they are disabled by GT_NATIVE=0"
 
 
-def test_reads_what_lies_in_memory_alone():
+def test_addressable_requires_plain_dense_memory():
     x = torch.zeros(3)
     assert addressable(x, torch.nn.Parameter(x))
     assert not addressable(x, x.double())
     assert not addressable(x.to("meta"))
 
-    class Own(torch.Tensor):
+    class Subclass(torch.Tensor):
         pass
 
-    assert not addressable(x.as_subclass(Own))
-    inside = []
-    torch.func.grad(lambda y: inside.append(addressable(y)) or y.sum())(x)
-    assert inside == [False]
+    assert not addressable(x.as_subclass(Subclass))
+    in_transform = []
+    torch.func.grad(lambda y: in_transform.append(addressable(y)) or y.sum())(x)
+    assert in_transform == [False]
 
 
-def test_seeds_follow_those_of_pytorch():
+def test_seeds_follow_the_generator_of_pytorch():
     torch.manual_seed(0)
     seeds = [random_seed() for _ in range(3)]
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Masks made of masks of masks say what sets of pairs do, on batches with and without virtual nodes."""
+"""Nested unions and intersections of masks against sets of pairs, with and without virtual nodes."""
 
 import torch
 from hypothesis import given, settings
@@ -15,13 +15,13 @@ from gt.masks import (
     Strided,
     Union,
     VirtualNodes,
+    Window,
     with_virtual_nodes,
 )
-from gt.masks import Window as Near
 from tests.graphs import random_batch
-from tests.masks.test_virtual import table
+from tests.masks.test_virtual import pair_table
 
-LEAVES = [Complete(), Hops(None), Hops(1), Hops(2), Causal(), Near(1), Strided(2), RandomEdges(2, seed=1),
+LEAVES = [Complete(), Hops(None), Hops(1), Hops(2), Causal(), Window(1), Strided(2), RandomEdges(2, seed=1),
           Expander(2), VirtualNodes(1), VirtualNodes(2)]  # fmt: skip
 PARTS = st.recursive(
     st.sampled_from(LEAVES),
@@ -34,27 +34,27 @@ HEADS = st.one_of(PARTS, st.builds(PerHead, st.lists(PARTS, min_size=2, max_size
 MASKS = st.one_of(HEADS, st.builds(lambda a, b: a | b, HEADS, HEADS), st.builds(lambda a, b: a & b, HEADS, HEADS))
 
 
-def of_sets(mask, batch, head):
-    """(N, N), by unions and intersections of what the innermost masks say."""
+def expected_table(mask, batch, head):
+    """(N, N) the pairs of a head, by unions and intersections of the tables of the innermost masks."""
     if isinstance(mask, PerHead):
-        return of_sets(mask.masks[head], batch, 0)
+        return expected_table(mask.masks[head], batch, 0)
     if not isinstance(mask, Union | Intersection):
-        return table(mask(batch))
-    parts = torch.stack([of_sets(part, batch, head) for part in mask.masks])
+        return pair_table(mask(batch))
+    parts = torch.stack([expected_table(part, batch, head) for part in mask.masks])
     return parts.any(0) if isinstance(mask, Union) else parts.all(0)
 
 
 @settings(max_examples=150, deadline=None)
 @given(MASKS, st.lists(st.integers(1, 7), min_size=1, max_size=4), st.integers(2, 3))
-def test_combined_masks_are_sets_of_pairs(mask, sizes, virtual):
+def test_nested_masks_match_sets_of_pairs(mask, sizes, virtual):
     batch = with_virtual_nodes(random_batch(tuple(sizes), seed=sum(sizes)), virtual)
     pairs = mask(batch)
-    expected = torch.stack([of_sets(mask, batch, head) for head in range(mask.heads)])
-    assert torch.equal(torch.stack([table(pairs, head) for head in range(mask.heads)]), expected)
-    assert pairs.count >= expected.any(0).sum()  # a pair that no head uses in the end may be listed
+    expected = torch.stack([expected_table(mask, batch, head) for head in range(mask.heads)])
+    assert torch.equal(torch.stack([pair_table(pairs, head) for head in range(mask.heads)]), expected)
+    assert pairs.count >= expected.any(0).sum()  # may include pairs that no head uses
     assert pairs.all_read == expected.any(-1).all()
     if not mask.virtual_nodes:
         narrow = mask(batch.narrow)
         real = batch.real
-        assert torch.equal(table(narrow), expected[0][real][:, real])
+        assert torch.equal(pair_table(narrow), expected[0][real][:, real])
         assert narrow.all_read == expected[:, real].any(-1).all()

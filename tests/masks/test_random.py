@@ -1,4 +1,4 @@
-"""Masks drawn at random: what their docstrings promise of every draw."""
+"""Random masks: what their docstrings promise of every draw."""
 
 import networkx as nx
 import pytest
@@ -12,8 +12,8 @@ from gt.masks.random import hashed, splitmix64
 from tests.graphs import SIZES, random_graph
 
 
-def splitmix_of_integers(state: int) -> int:
-    """The generator on Python's integers, which do not wrap by themselves."""
+def splitmix64_reference(state: int) -> int:
+    """splitmix64 on Python integers, which do not overflow."""
     word = (1 << 64) - 1
     state = (state + 0x9E3779B97F4A7C15) & word
     state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & word
@@ -22,28 +22,28 @@ def splitmix_of_integers(state: int) -> int:
 
 
 @given(st.integers(-(1 << 63), (1 << 63) - 1))
-def test_the_hash_is_splitmix64(state):
+def test_splitmix64_matches_reference(state):
     found = int(splitmix64(torch.tensor([state]))) % (1 << 64)
-    assert found == splitmix_of_integers(state % (1 << 64))
+    assert found == splitmix64_reference(state % (1 << 64))
 
 
-def test_the_known_first_output_of_splitmix64():
-    assert splitmix_of_integers(0) == 0xE220A8397B1DCDAF
+def test_reference_has_known_first_output():
+    assert splitmix64_reference(0) == 0xE220A8397B1DCDAF
 
 
 @given(st.integers(-(1 << 70), 1 << 70), st.lists(st.integers(0, 1 << 40), max_size=4))
-def test_each_part_goes_into_the_hash(seed, parts):
-    state = splitmix_of_integers(seed % (1 << 64))
+def test_hash_depends_on_every_part(seed, parts):
+    state = splitmix64_reference(seed % (1 << 64))
     for part in parts:
-        state = splitmix_of_integers(state ^ part)
+        state = splitmix64_reference(state ^ part)
     given_parts = [torch.tensor([part]) for part in parts] or [torch.zeros(1, dtype=torch.long)]
-    expected = state if parts else splitmix_of_integers(state)
+    expected = state if parts else splitmix64_reference(state)
     assert int(hashed(seed, given_parts)) == expected % (1 << 63)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(1, 6), st.integers(0, 99))
-def test_random_edges_equal_a_loop(sizes, degree, seed):
+def test_random_edges_match_a_loop(sizes, degree, seed):
     batch = path_graphs(sizes)
     expected = set()
     for low, size in zip(batch.ptr.tolist(), sizes, strict=False):
@@ -55,40 +55,40 @@ def test_random_edges_equal_a_loop(sizes, degree, seed):
     assert set(map(tuple, RandomEdges(degree, seed)(batch).edges.T.tolist())) == expected
 
 
-def test_random_edges_are_spread_evenly():
+def test_random_edges_are_uniform():
     batch = path_graphs([101])
     reads = torch.zeros(101, dtype=torch.long)
     for seed in range(100):
         pairs = RandomEdges(3, seed)(batch)
-        assert pairs.edges[0].unique().numel() > 70  # of 101 nodes about 1 - 1 / e^3 are read by somebody
+        assert pairs.edges[0].unique().numel() > 70  # about 1 - 1 / e^3 of 101 nodes are read at all
         reads += pairs.edges[0].bincount(minlength=101)
-    assert 290 < reads.double().mean() <= 300  # 3 draws of 100 meet now and then
+    assert 290 < reads.double().mean() <= 300  # 3 draws of 100 sometimes coincide
     assert (reads - 297).abs().max() < 4 * 297**0.5
 
 
 @pytest.mark.parametrize("mask", [RandomEdges(3), RandomEdges(1, seed=4), Expander(4), Expander(2, seed=7)], ids=str)
-def test_a_graph_is_drawn_alike_alone_and_among_others(mask):
+def test_draw_is_independent_of_the_batch(mask):
     sizes = (1, 30, 2, 5, 30, 9)
     batch = path_graphs(sizes)
     for graph, size in enumerate(sizes):
-        own = batch.batch[mask(batch).edges[1]] == graph
-        assert torch.equal(mask(batch).edges[:, own] - batch.ptr[graph], mask(path_graphs([size])).edges)
+        of_graph = batch.batch[mask(batch).edges[1]] == graph
+        assert torch.equal(mask(batch).edges[:, of_graph] - batch.ptr[graph], mask(path_graphs([size])).edges)
 
 
-def test_seeds_draw_differently_and_sizes_too():
+def test_draws_differ_by_seed_and_size():
     batch = path_graphs([40, 41])
     for make in (RandomEdges, Expander):
         assert not torch.equal(make(4, 0)(batch).edges, make(4, 1)(batch).edges)
         source, target = make(4)(batch).edges
         first = set(zip(source[target < 30].tolist(), target[target < 30].tolist(), strict=True))
-        later = (target >= 40) & (target < 70)
-        second = set(zip((source[later] - 40).tolist(), (target[later] - 40).tolist(), strict=True))
+        in_second_graph = (target >= 40) & (target < 70)
+        second = set(zip((source[in_second_graph] - 40).tolist(), (target[in_second_graph] - 40).tolist(), strict=True))
         assert len(first & second) < len(first) / 2
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=5), st.sampled_from([2, 4, 6]), st.integers(0, 999))
-def test_an_expander_is_connected_symmetric_and_regular_but_for_shared_edges(sizes, degree, seed):
+def test_expander_is_connected_symmetric_and_nearly_regular(sizes, degree, seed):
     batch = path_graphs(sizes)
     source, target = Expander(degree, seed)(batch).edges
     assert (source != target).all()
@@ -105,7 +105,7 @@ def test_an_expander_is_connected_symmetric_and_regular_but_for_shared_edges(siz
             assert 2 <= reads <= degree
 
 
-def test_two_cycles_of_degree_two_are_one_cycle():
+def test_expander_of_degree_two_is_one_cycle():
     for seed in range(5):
         graph = nx.Graph(Expander(2, seed)(path_graphs([50])).edges.T.tolist())
         assert nx.is_connected(graph)
@@ -119,13 +119,13 @@ def test_expanders_are_nearly_ramanujan(degree):
         for seed in range(10 if size < 1000 else 3):
             pairs = Expander(degree, seed)(path_graphs([size]))
             values = torch.linalg.eigvalsh(pairs.dense[0, 0].double())
-            assert values[-2] < 2 * (degree - 1) ** 0.5 + 0.1  # of every draw
+            assert values[-2] < 2 * (degree - 1) ** 0.5 + 0.1  # for every draw
             passed += int(values[-1] - values[-2] >= degree - 2 * (degree - 1) ** 0.5 - 0.1)
             total += 1
-    assert passed / total > 0.95, passed / total  # Exphormer draws again until this holds
+    assert passed / total > 0.95, passed / total  # Exphormer redraws until this holds
 
 
-def test_bad_degrees_are_refused():
+def test_invalid_degrees_are_rejected():
     for degree in (0, 1, 3, -2):
         with pytest.raises(ValueError, match="must be even and 2 or more"):
             Expander(degree)
@@ -134,7 +134,7 @@ def test_bad_degrees_are_refused():
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-def test_edges_of_the_input_play_no_part(sizes):
+def test_input_edges_have_no_effect(sizes):
     graphs = [random_graph(n, i) for i, n in enumerate(sizes)]
     batch = GraphBatch.from_data_list(graphs)
     for mask in (RandomEdges(2), Expander(4)):

@@ -1,4 +1,4 @@
-"""Masks that change while training goes on, and masks of configuration files."""
+"""Scheduled masks, in training and in checkpoints; masks from configuration files."""
 
 import contextlib
 from pathlib import Path
@@ -32,16 +32,16 @@ from tests.masks.test_virtual_models import BLOCKS
 SCHEMA = Schema(node_vocab=(5, 5), edge_vocab=(3,), outputs=3, max_nodes=64)
 
 
-@pytest.mark.parametrize("turns", [1, 2, 3, 4, 7, 100])
-def test_each_radius_has_an_equal_share_of_the_training(turns):
-    mask = Hops(schedule=list(range(turns)))
-    for epochs in (turns, 10 * turns):
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 100])
+def test_radii_share_training_equally(count):
+    mask = Hops(schedule=list(range(count)))
+    for epochs in (count, 10 * count):
         seen = [mask.at(epoch / epochs) for epoch in range(epochs)]
-        assert seen == [Hops(turn) for turn in range(turns) for _ in range(epochs // turns)]
-    assert mask.at(1.0) == Hops(turns - 1)
+        assert seen == [Hops(radius) for radius in range(count) for _ in range(epochs // count)]
+    assert mask.at(1.0) == Hops(count - 1)
 
 
-def test_any_masks_take_turns_but_schedules_do_not_combine():
+def test_schedules_hold_any_mask_but_do_not_combine():
     masks = [Hops(1) | Causal(), PerHead((Hops(1), Causal())), Complete()]
     assert [Schedule(masks).at(progress) for progress in (0.0, 0.5, 1.0)] == masks
     assert hash(Schedule(masks)) == hash(Schedule(tuple(masks)))
@@ -51,10 +51,10 @@ def test_any_masks_take_turns_but_schedules_do_not_combine():
             kind((Causal(), Hops(schedule=(1, None))))
 
 
-def test_bad_schedules_are_refused():
-    for given in ({"hops": 1, "schedule": [1]}, {"schedule": []}):
+def test_invalid_schedules_are_rejected():
+    for options in ({"hops": 1, "schedule": [1]}, {"schedule": []}):
         with pytest.raises(ValueError, match="a schedule needs at least one radius and replaces hops"):
-            Hops(**given)
+            Hops(**options)
     with pytest.raises(ValueError, match="at least one mask"):
         Schedule([])
     with pytest.raises(ValueError, match="hops must be 0 or more, not -1"):
@@ -67,31 +67,31 @@ def scheduled_net() -> GraphTransformer:
 
 
 @torch.no_grad()
-def test_a_model_reads_by_the_present_masks():
+def test_model_applies_the_current_masks():
     net, batch, outputs = scheduled_net(), random_batch((6, 9)), []
-    for progress, first in ((0.0, Hops(0)), (0.4, Hops(1)), (1.0, Hops(None)), (0.1, Hops(0))):
+    for progress, expected in ((0.0, Hops(0)), (0.4, Hops(1)), (1.0, Hops(None)), (0.1, Hops(0))):
         net.set_progress(progress)
-        assert net.masks == [first, Hops(2)]
-        assert net.masks_in_use == {first, Hops(2)}
+        assert net.masks == [expected, Hops(2)]
+        assert net.masks_in_use == {expected, Hops(2)}
         outputs.append(net(batch))
-        net.scheduled, kept = net.masks, net.scheduled  # the same masks, for good
+        net.scheduled, schedules = net.masks, net.scheduled  # the same masks without a schedule
         torch.testing.assert_close(net(batch), outputs[-1])
-        net.scheduled = kept
+        net.scheduled = schedules
     assert torch.equal(outputs[0], outputs[3])
     assert not torch.allclose(outputs[0], outputs[1])
     assert not torch.allclose(outputs[1], outputs[2])
 
 
-class Counted:
-    """Data of 5 batches."""
+class FiveBatches:
+    """Data with 5 batches."""
 
     def loader(self, split):
         return range(5)
 
 
-def trainer(epochs, steps, accumulate=1):
+def fake_trainer(epochs, steps, accumulate=1):
     return SimpleNamespace(
-        datamodule=SimpleNamespace(data=Counted()), max_epochs=epochs, max_steps=steps, limit_train_batches=1.0,
+        datamodule=SimpleNamespace(data=FiveBatches()), max_epochs=epochs, max_steps=steps, limit_train_batches=1.0,
         accumulate_grad_batches=accumulate, num_training_batches=5, log_every_n_steps=20,
         current_epoch=0, global_step=0,
     )  # fmt: skip
@@ -107,9 +107,9 @@ def trainer(epochs, steps, accumulate=1):
         ((None, 20), lambda epoch, step: step / 20),
     ],
 )
-def test_progress_is_that_of_epochs_or_of_steps(given, expected, monkeypatch):
+def test_progress_follows_epochs_or_steps(given, expected, monkeypatch):
     task = Task(scheduled_net(), SCHEMA, *metrics(SCHEMA))
-    fake = trainer(*given)
+    fake = fake_trainer(*given)
     monkeypatch.setattr(Task, "trainer", property(lambda self: fake))
     monkeypatch.setattr(Task, "current_epoch", property(lambda self: fake.current_epoch))
     task.on_train_start()
@@ -122,18 +122,18 @@ def test_progress_is_that_of_epochs_or_of_steps(given, expected, monkeypatch):
         assert task.net.progress == pytest.approx(expected(fake.current_epoch, fake.global_step))
 
 
-def test_a_training_without_an_end_has_no_shares_for_masks():
+def test_schedule_requires_finite_training():
     task = Task(scheduled_net(), SCHEMA, *metrics(SCHEMA))
     (callback,) = task.configure_callbacks()
     with pytest.raises(UserError, match=r"^mask\.schedule .* set trainer\.max_epochs or max_steps"):
-        callback.on_fit_start(trainer(-1, -1), task)
+        callback.on_fit_start(fake_trainer(-1, -1), task)
 
 
 # ---- whole runs
 
 
-class Watch(pl.Callback):
-    """Notes by which masks each step reads and is prepared, and stops after a number of steps, leaving a checkpoint."""
+class MaskRecorder(pl.Callback):
+    """Records the mask of each step and what its batch is prepared for; may stop at a step, with a checkpoint."""
 
     def __init__(self, stop: int | None = None, path: Path | None = None) -> None:
         self.stop, self.path = stop, path
@@ -151,7 +151,7 @@ class Watch(pl.Callback):
             raise Interrupted(2)
 
 
-def fit(text: Path, limits: dict, watch: Watch, ckpt_path: Path | None = None):
+def fit(text: Path, limits: dict, watch: MaskRecorder, ckpt_path: Path | None = None):
     torch.manual_seed(0)
     data = LanguageData(Text(str(text)), context=16, batch_size=8)
     data.open([])
@@ -171,32 +171,32 @@ def fit(text: Path, limits: dict, watch: Watch, ckpt_path: Path | None = None):
 
 
 @pytest.mark.parametrize("limits", [{"max_epochs": 3}, {"max_steps": 12, "max_epochs": -1}], ids=str)
-def test_a_run_stopped_anywhere_resumes_to_the_same_numbers(limits, tmp_path):
+def test_resumed_run_is_bitwise_equal(limits, tmp_path):
     quiet()
     text = tmp_path / "input.txt"
     text.write_text("".join(f"{a} and {b} make {a + b};\n" for a in range(6) for b in range(6)))
-    whole = Watch()
-    _, task, data = fit(text, limits, whole)
+    uninterrupted = MaskRecorder()
+    _, task, data = fit(text, limits, uninterrupted)
     steps = len(data.loader("train"))
     assert steps == 4
-    assert whole.seen == [Hops(0)] * 4 + [Hops(1)] * 4 + [Hops(None)] * 4
-    assert [Hops(1) in ready for ready in whole.ready[6:8]] == [True, True]  # made ready for the masks of the day
+    assert uninterrupted.seen == [Hops(0)] * 4 + [Hops(1)] * 4 + [Hops(None)] * 4
+    assert [Hops(1) in ready for ready in uninterrupted.ready[6:8]] == [True, True]  # prepared for the current masks
     for stop in (2, 4, 7, 8):  # in the middle and at the end of an epoch
         path = tmp_path / f"{stop}.ckpt"
-        first, rest = Watch(stop, path), Watch()
+        first, second = MaskRecorder(stop, path), MaskRecorder()
         fit(text, limits, first)
-        runner, again, data = fit(text, limits, rest, path)
-        assert first.seen + rest.seen == whole.seen
+        runner, resumed, data = fit(text, limits, second, path)
+        assert first.seen + second.seen == uninterrupted.seen
         for name, value in task.state_dict().items():
-            assert torch.equal(value, again.state_dict()[name]), name
-        runner.validate(again, datamodule=Feed(data), ckpt_path=path, verbose=False)
-        assert again.net.masks[0] == whole.seen[stop - 1]  # the masks that the checkpoint was trained with
-        assert torch.load(path, weights_only=True)["progress"] == again.net.progress
+            assert torch.equal(value, resumed.state_dict()[name]), name
+        runner.validate(resumed, datamodule=Feed(data), ckpt_path=path, verbose=False)
+        assert resumed.net.masks[0] == uninterrupted.seen[stop - 1]  # the masks in use when the checkpoint was saved
+        assert torch.load(path, weights_only=True)["progress"] == resumed.net.progress
 
 
-def test_a_loaded_checkpoint_reads_as_it_did_when_it_was_saved(tmp_path):
+def test_loaded_checkpoint_keeps_its_current_masks(tmp_path):
     schema = Schema(node_vocab=(5, 5), outputs=3)
-    cfg = configured("model=transformer", "mask=hops", "mask.schedule=[0,1,null]", "encoding=none")
+    cfg = compose_config("model=transformer", "mask=hops", "mask.schedule=[0,1,null]", "encoding=none")
     config, batch = network_config(cfg), random_batch((6, 9))
     for progress in (0.0, 0.4, 0.9):
         task = Task(build(config, schema), schema, *metrics(schema), config=config).eval()
@@ -207,7 +207,7 @@ def test_a_loaded_checkpoint_reads_as_it_did_when_it_was_saved(tmp_path):
         loaded = gt.load(tmp_path / "saved.ckpt")
         assert loaded.net.masks == task.net.masks
         assert torch.equal(loaded(batch), task(batch))
-    del checkpoint["progress"]  # of a version without schedules
+    del checkpoint["progress"]  # as in versions without schedules
     torch.save(checkpoint, tmp_path / "saved.ckpt")
     assert gt.load(tmp_path / "saved.ckpt").net.progress == 0.0
 
@@ -217,21 +217,21 @@ def test_a_loaded_checkpoint_reads_as_it_did_when_it_was_saved(tmp_path):
 CHOICES = sorted(path.stem for path in (CONFIGS / "mask").glob("*.yaml"))
 
 
-def configured(*overrides: str):
+def compose_config(*overrides: str):
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose("train", overrides=list(overrides))
     check(cfg)
     return cfg
 
 
-def composed(*overrides: str):
-    return build(network_config(configured("encoding=[degree]", *overrides)), SCHEMA)
+def compose_net(*overrides: str):
+    return build(network_config(compose_config("encoding=[degree]", *overrides)), SCHEMA)
 
 
 @pytest.mark.parametrize("model", ["gps", "transformer", "gcn", "gt", "interleaved"])
 @pytest.mark.parametrize("choice", CHOICES)
-def test_every_mask_of_a_file_takes_a_step(choice, model):
-    net = composed(f"model={model}", f"mask={choice}")
+def test_every_configured_mask_trains(choice, model):
+    net = compose_net(f"model={model}", f"mask={choice}")
     batch = GraphBatch.from_data_list([random_graph(n, n) for n in (12, 1, 5)])
     out = net(batch)
     out.square().sum().backward()
@@ -242,14 +242,14 @@ def test_every_mask_of_a_file_takes_a_step(choice, model):
 def test_radii_by_layer_and_by_head():
     assert by_layer([1, None]) == [Hops(1), Hops(None)]
     assert by_head([0, 2]) == PerHead((Hops(0), Hops(2)))
-    assert composed("mask=by_layer", "mask.hops=[1,2,null]", "model.depth=3").masks == [Hops(1), Hops(2), Hops(None)]
-    assert composed("model=gps", "mask=by_head", "mask.hops=[0,1,2,null]").masks == [by_head([0, 1, 2, None])] * 4
-    assert composed("mask=hops", "mask.schedule=[1,null]").scheduled == [Schedule([Hops(1), Complete()])] * 4
-    assert isinstance(composed("mask=exphormer", "mask.masks.1.degree=6").masks[0], Union)
+    assert compose_net("mask=by_layer", "mask.hops=[1,2,null]", "model.depth=3").masks == [Hops(1), Hops(2), Hops(None)]
+    assert compose_net("model=gps", "mask=by_head", "mask.hops=[0,1,2,null]").masks == [by_head([0, 1, 2, None])] * 4
+    assert compose_net("mask=hops", "mask.schedule=[1,null]").scheduled == [Schedule([Hops(1), Complete()])] * 4
+    assert isinstance(compose_net("mask=exphormer", "mask.masks.1.degree=6").masks[0], Union)
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         (("mask=by_layer", "mask.hops=[1,2]"), "2 masks for 4 blocks"),
         (
@@ -262,22 +262,22 @@ def test_radii_by_layer_and_by_head():
         (("mask=exphormer", "mask.masks.1.degree=3"), "must be even"),
     ],
 )
-def test_mistakes_are_one_line(overrides, said, capsys):
+def test_configuration_errors_are_one_line(overrides, message, capsys):
     with pytest.raises(SystemExit), one_line():
-        composed(*overrides)
+        compose_net(*overrides)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
-    assert said in line
+    assert message in line
 
 
-def test_masks_of_every_turn_are_held_against_the_model():
+def test_all_scheduled_masks_are_checked_against_the_model():
     with pytest.raises(ValueError, match="3 heads"):
         GraphTransformer(SCHEMA, 16, 1, BLOCKS["attention"], Schedule([Hops(1), by_head([1, 2, 2])]))
     net = GraphTransformer(SCHEMA, 16, 1, BLOCKS["attention"], Schedule([Hops(1), Hops(1) | VirtualNodes(2)]))
     assert net.virtual_nodes == 2
 
 
-def test_a_network_without_a_schedule_has_no_callback():
+def test_network_without_schedule_has_no_callback():
     assert (
         Task(GraphTransformer(SCHEMA, 16, 1, BLOCKS["attention"]), SCHEMA, *metrics(SCHEMA)).configure_callbacks() == []
     )

@@ -1,4 +1,4 @@
-"""Each mask against a truth table that plain loops fill in."""
+"""Each mask against a truth table filled in by plain loops."""
 
 import copy
 import itertools
@@ -51,7 +51,7 @@ RULES = {
 
 
 def truth_table(batch, rule):
-    """(N, N) bool, [i, j] whether node i reads node j, by networkx's shortest paths and a loop over all pairs."""
+    """(N, N) bool, whether node i reads node j, by NetworkX's shortest paths and a loop over all pairs."""
     table = torch.zeros(batch.num_nodes, batch.num_nodes, dtype=torch.bool)
     reads = nx.DiGraph([(int(i), int(j)) for j, i in batch.edge_index.T])  # from the reader to its source
     reads.add_nodes_from(range(batch.num_nodes))
@@ -70,7 +70,7 @@ def edges_table(pairs):
 
 
 def dense_table(pairs, head=0):
-    """The dense form as (N, N), checked to be False at all padding."""
+    """The dense form of a head as (N, N); checks that padding is False."""
     batch, dense = pairs.batch, pairs.dense[:, head]
     table = torch.zeros(batch.num_nodes, batch.num_nodes, dtype=torch.bool)
     for b in range(batch.num_graphs):
@@ -83,7 +83,7 @@ def dense_table(pairs, head=0):
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize("mask", RULES, ids=str)
 @pytest.mark.parametrize("directed", [True, False])
-def test_edges_and_dense_form_equal_the_truth_table(mask, sizes, directed):
+def test_edges_and_dense_form_match_truth_table(mask, sizes, directed):
     batch = random_batch(sizes, seed=3, directed=directed)
     pairs, truth = mask(batch), truth_table(batch, RULES[mask])
     assert torch.equal(edges_table(pairs), truth)
@@ -91,19 +91,19 @@ def test_edges_and_dense_form_equal_the_truth_table(mask, sizes, directed):
     assert pairs.count == truth.sum()
     assert pairs.all_read == truth.any(1).all()
     keys = pairs.edges[1] * batch.num_nodes + pairs.edges[0]
-    assert (keys.diff() > 0).all()  # sorted by (target, source), none twice
+    assert (keys.diff() > 0).all()  # sorted by (target, source), no duplicates
 
 
 @dataclass(frozen=True)
 class Ahead(Mask):
-    """A mask that says who reads whom and lists nothing."""
+    """A mask that defines only `allows`: each node reads those after it."""
 
     def allows(self, batch, source, target):
         return (source > target)[:, None]
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-def test_a_mask_that_defines_allows_alone_lists_the_same(sizes):
+def test_mask_with_only_allows_matches_truth_table(sizes):
     batch = random_batch(sizes, seed=3)
     for mask, rule in (
         (Ahead(), lambda i, j, hops: j > i),
@@ -116,7 +116,7 @@ def test_a_mask_that_defines_allows_alone_lists_the_same(sizes):
 
 @dataclass(frozen=True)
 class ByHead(Mask):
-    """A mask that tells heads apart by itself: the first reads ahead, the second back."""
+    """A mask that distinguishes heads by itself: the first reads ahead, the second back."""
 
     heads: int = 2
 
@@ -126,7 +126,7 @@ class ByHead(Mask):
 
 @pytest.mark.parametrize("virtual", [0, 2])
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-def test_a_mask_of_its_own_columns_says_the_same_of_each_head_in_every_form(sizes, virtual):
+def test_per_head_allows_is_consistent_in_every_form(sizes, virtual):
     batch = random_batch(sizes, seed=3)
     ahead, back = ((lambda i, j, hops: j > i), (lambda i, j, hops: j < i))
     near, both = ((lambda i, j, hops: j > i and hops <= 1), (lambda i, j, hops: j < i or hops <= 1))
@@ -145,13 +145,13 @@ def test_a_mask_of_its_own_columns_says_the_same_of_each_head_in_every_form(size
             assert torch.equal(dense_table(pairs, head), listed)
 
 
-def test_a_mask_that_defines_neither_is_refused():
+def test_mask_without_keys_or_allows_is_rejected():
     with pytest.raises(TypeError, match="Mask defines neither keys nor allows"):
         Mask().keys(random_batch((2,)))
 
 
 @pytest.mark.parametrize(
-    ("rows", "instead"),
+    ("returned", "description"),
     [
         (lambda rows: rows, r"\(29,\) of torch\.bool"),
         (lambda rows: rows[:, None].float(), r"\(29, 1\) of torch\.float32"),
@@ -159,18 +159,18 @@ def test_a_mask_that_defines_neither_is_refused():
         (lambda rows: None, "a NoneType"),
     ],
 )
-def test_what_a_mask_says_of_pairs_is_taken_in_no_other_shape(rows, instead):
+def test_allows_of_wrong_shape_or_dtype_is_rejected(returned, description):
     class Same(Mask):
         def allows(self, batch, source, target):
-            return rows(source == target)
+            return returned(source == target)
 
     batch = random_batch((5, 2))
     for mask in (Same(), Same() | Window(1), PerHead((Same(), Hops(1)))):
-        with pytest.raises(UserError, match=rf"Same\.allows returns {instead}, expected \(29, 1\)"):
+        with pytest.raises(UserError, match=rf"Same\.allows returns {description}, expected \(29, 1\)"):
             _ = mask(batch).edges
 
 
-def test_a_mask_that_cannot_be_a_key_is_refused():
+def test_unhashable_mask_is_rejected():
     @dataclass
     class Thawed(Mask):
         size: int = 2
@@ -179,25 +179,25 @@ def test_a_mask_that_cannot_be_a_key_is_refused():
         Thawed()
 
 
-def test_no_radius_is_the_complete_mask():
+def test_unlimited_hops_equal_complete():
     assert Hops(None) == Hops() == Complete() == Hops(schedule=[1, None]).at(1)
     for mask in (Hops(2), Hops(schedule=[None, 1]), Hops(None)):
-        for again in (pickle.loads(pickle.dumps(mask)), copy.deepcopy(mask)):
-            assert again == mask
-            assert type(again) is type(mask)
+        for copied in (pickle.loads(pickle.dumps(mask)), copy.deepcopy(mask)):
+            assert copied == mask
+            assert type(copied) is type(mask)
 
 
-DRAWN = [RandomEdges(2), Expander(4), Expander(2, seed=3)]
+RANDOM = [RandomEdges(2), Expander(4), Expander(2, seed=3)]
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("mask", DRAWN, ids=str)
-def test_every_form_of_a_drawn_mask_and_of_its_combinations_says_the_same(mask, sizes):
+@pytest.mark.parametrize("mask", RANDOM, ids=str)
+def test_random_masks_are_consistent_in_every_form(mask, sizes):
     batch = random_batch(sizes, seed=3)
-    own, hops, causal = (edges_table(m(batch)) for m in (mask, Hops(1), Causal()))
-    several = {mask: own, mask | Hops(1): own | hops, Causal() & mask: own & causal}
-    several[(Hops(1) | mask) & Causal()] = (hops | own) & causal
-    for combined, expected in several.items():
+    drawn, hops, causal = (edges_table(part(batch)) for part in (mask, Hops(1), Causal()))
+    cases = {mask: drawn, mask | Hops(1): drawn | hops, Causal() & mask: drawn & causal}
+    cases[(Hops(1) | mask) & Causal()] = (hops | drawn) & causal
+    for combined, expected in cases.items():
         pairs = combined(batch)
         assert torch.equal(edges_table(pairs), expected)
         assert torch.equal(dense_table(pairs), expected)
@@ -208,7 +208,7 @@ def test_every_form_of_a_drawn_mask_and_of_its_combinations_says_the_same(mask, 
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-def test_a_mask_for_each_head(sizes):
+def test_per_head_matches_its_parts(sizes):
     batch = random_batch(sizes, seed=5)
     parts = (Hops(1), Causal(), Complete(), Window(1) & Causal())
     for mask, expected in ((PerHead(parts), parts), (PerHead(parts) & Causal(), [p & Causal() for p in parts])):
@@ -221,36 +221,36 @@ def test_a_mask_for_each_head(sizes):
 
 
 @pytest.mark.parametrize("mask", [*RULES, PerHead((Hops(1), Causal()))], ids=str)
-def test_indices_by_target_and_by_source(mask):
+def test_rowptr_and_colptr_index_the_edges(mask):
     pairs = mask(random_batch((1, 6, 4), seed=2))
     source, target = pairs.edges
     for node in range(pairs.batch.num_nodes):
         assert (target[pairs.rowptr[node] : pairs.rowptr[node + 1]] == node).all()
-        run = pairs.by_source[pairs.colptr[node] : pairs.colptr[node + 1]]
-        assert (source[run] == node).all()
-        assert (target[run].diff() > 0).all()
+        edges = pairs.by_source[pairs.colptr[node] : pairs.colptr[node + 1]]
+        assert (source[edges] == node).all()
+        assert (target[edges].diff() > 0).all()
     assert pairs.rowptr[-1] == pairs.colptr[-1] == len(source)
 
 
-def test_a_batch_keeps_what_a_mask_said():
+def test_pairs_are_cached_on_the_batch():
     batch = random_batch((3, 4))
     assert Hops(2)(batch) is Hops(2)(batch)
     assert Hops(2)(batch) is not Hops(1)(batch)
 
 
-def test_equal_masks_are_equal_values():
+def test_equal_masks_compare_and_hash_equal():
     assert Hops(1) | Causal() == Union([Hops(1), Causal()])
     assert hash(Hops(1) & Window(2)) == hash(Intersection((Hops(1), Window(2))))
     assert Hops(1) & Causal() != Hops(1) | Causal()
 
 
-def test_unbounded_hops_reach_other_components_and_bounded_ones_do_not():
+def test_only_unbounded_hops_reach_other_components():
     batch = random_batch((6,), density=0.0)
     assert Hops(None)(batch).count == 36
     assert Hops(100)(batch).count == 6
 
 
-def test_bad_masks_are_refused():
+def test_invalid_masks_are_rejected():
     with pytest.raises(ValueError, match="hops must be 0 or more, not -1"):
         Hops(-1)
     with pytest.raises(ValueError, match="width of a window"):
@@ -266,10 +266,10 @@ def test_bad_masks_are_refused():
 
 
 @pytest.mark.parametrize("mask", [Hops(0), Hops(1), Causal(), Window(1), Complete()], ids=str)
-def test_edges_know_their_pair_or_that_there_is_none(mask):
+def test_of_edges_maps_each_edge_to_its_pair(mask):
     batch = random_batch((1, 6, 4), density=0.4)
     pairs = mask(batch)
-    number = {pair: place for place, pair in enumerate(map(tuple, pairs.edges.T.tolist()))}
-    expected = [number.get(edge, len(number)) for edge in map(tuple, batch.edge_index.T.tolist())]
+    index = {pair: place for place, pair in enumerate(map(tuple, pairs.edges.T.tolist()))}
+    expected = [index.get(edge, len(index)) for edge in map(tuple, batch.edge_index.T.tolist())]
     assert pairs.of_edges.tolist() == expected
-    assert (len(number) in expected) == (mask not in (Hops(1), Complete()))  # these leave no edge out
+    assert (len(index) in expected) == (mask not in (Hops(1), Complete()))  # these contain every edge

@@ -1,4 +1,4 @@
-"""Virtual nodes: the wide batch, and what masks say of it, against loops over all pairs."""
+"""Virtual nodes: the wide batch, and its masks against loops over all pairs."""
 
 import itertools
 
@@ -25,8 +25,8 @@ REAL = [Complete(), Hops(None), Hops(0), Hops(1), Causal(), Window(1), Strided(2
 every_size = pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 
 
-def table(pairs, head=0):
-    """(N, N) of both forms, checked to be the same and to be False at padding."""
+def pair_table(pairs, head=0):
+    """(N, N) the pairs that a head uses; checks that both forms agree and that padding is False."""
     batch = pairs.batch
     used = pairs.edges if pairs.edge_heads is None else pairs.edges[:, pairs.edge_heads[:, head]]
     of_edges, of_dense = (torch.zeros(batch.num_nodes, batch.num_nodes, dtype=torch.bool) for _ in range(2))
@@ -39,11 +39,11 @@ def table(pairs, head=0):
     return of_edges
 
 
-def widened(batch, real_table, wide_nodes, used):
-    """(N, N) of the wide batch: real nodes as in their own table, beside them ``used`` virtual ones, pair by pair."""
+def expected_table(batch, real_table, wide_nodes, used):
+    """(N, N) of the wide batch, pair by pair: ``real_table`` for real nodes, and ``used`` virtual nodes."""
     wide = with_virtual_nodes(batch, wide_nodes)
     expected = torch.zeros(wide.num_nodes, wide.num_nodes, dtype=torch.bool)
-    names = []  # what each node of the wide batch is: a real node, or which virtual one
+    names = []  # of each node of the wide batch: its graph, and its index if real or its rank if virtual
     for b, (low, high) in enumerate(itertools.pairwise(batch.ptr.tolist())):
         names += [(b, node, None) for node in range(low, high)] + [(b, None, rank) for rank in range(wide_nodes)]
     for (i, (graph, node, rank)), (j, (other, source, read)) in itertools.product(enumerate(names), repeat=2):
@@ -58,7 +58,7 @@ def widened(batch, real_table, wide_nodes, used):
 
 @every_size
 @pytest.mark.parametrize("count", [1, 3])
-def test_the_wide_batch_has_nodes_at_the_end_of_each_graph_and_the_same_edges(sizes, count):
+def test_wide_batch_appends_nodes_and_keeps_edges(sizes, count):
     batch = random_batch(sizes)
     wide = with_virtual_nodes(batch, count)
     assert wide.sizes.tolist() == [size + count for size in sizes]
@@ -76,7 +76,7 @@ def test_the_wide_batch_has_nodes_at_the_end_of_each_graph_and_the_same_edges(si
     assert with_virtual_nodes(wide, 0) is with_virtual_nodes(batch, 0) is batch
 
 
-def test_nodes_keep_the_degrees_of_the_whole_graph_that_they_drew_edges_of():
+def test_wide_batch_keeps_whole_graph_degrees():
     batch = random_batch((4, 1, 6), seed=1)
     degrees = torch.stack([batch.in_degree + 3, batch.out_degree + 5])
     batch.memo[WHOLE_DEGREES] = degrees
@@ -86,7 +86,7 @@ def test_nodes_keep_the_degrees_of_the_whole_graph_that_they_drew_edges_of():
     torch.testing.assert_close(smooth(x, wide)[wide.real], smooth(x[wide.real], batch))
 
 
-def test_fillers_stay_fillers():
+def test_padding_nodes_stay_masked():
     batch = random_batch((2, 1))
     batch.node_mask = torch.tensor([True, False, True])
     assert with_virtual_nodes(batch, 1).node_mask.tolist() == [True, False, True, True, True]
@@ -94,38 +94,38 @@ def test_fillers_stay_fillers():
 
 @every_size
 @pytest.mark.parametrize("mask", REAL, ids=str)
-def test_masks_on_a_wide_batch(mask, sizes):
+def test_masks_on_wide_batch_match_loops(mask, sizes):
     batch = random_batch(sizes, seed=3)
-    wide, real = with_virtual_nodes(batch, 3), table(mask(batch))
-    for asked, used in ((mask, 0), (mask | VirtualNodes(1), 1), (VirtualNodes(3) | mask, 3)):
-        pairs, expected = asked(wide), widened(batch, real, 3, used)
-        assert torch.equal(table(pairs), expected)
+    wide, real = with_virtual_nodes(batch, 3), pair_table(mask(batch))
+    for combined, used in ((mask, 0), (mask | VirtualNodes(1), 1), (VirtualNodes(3) | mask, 3)):
+        pairs, expected = combined(wide), expected_table(batch, real, 3, used)
+        assert torch.equal(pair_table(pairs), expected)
         assert pairs.count == expected.sum()
         assert pairs.all_read == expected.any(1).all()
         assert pairs.limits is None
         keys = pairs.edges[1] * wide.num_nodes + pairs.edges[0]
         assert (keys.diff() > 0).all()
-        assert asked.virtual_nodes == used
+        assert combined.virtual_nodes == used
 
 
 @every_size
-def test_virtual_nodes_among_other_masks(sizes):
+def test_virtual_nodes_combined_with_other_masks(sizes):
     batch = random_batch(sizes, seed=4)
-    wide, nothing = with_virtual_nodes(batch, 2), torch.zeros(sum(sizes), sum(sizes), dtype=torch.bool)
+    wide, empty = with_virtual_nodes(batch, 2), torch.zeros(sum(sizes), sum(sizes), dtype=torch.bool)
     cases = [
-        (VirtualNodes(2), nothing, 2),
-        (VirtualNodes(2) | VirtualNodes(1), nothing, 2),
-        (VirtualNodes(2) & VirtualNodes(1), nothing, 1),
-        (VirtualNodes(2) & Complete(), nothing, 0),
-        ((Window(1) | VirtualNodes(2)) & (Causal() | VirtualNodes(1)), table((Window(1) & Causal())(batch)), 1),
+        (VirtualNodes(2), empty, 2),
+        (VirtualNodes(2) | VirtualNodes(1), empty, 2),
+        (VirtualNodes(2) & VirtualNodes(1), empty, 1),
+        (VirtualNodes(2) & Complete(), empty, 0),
+        ((Window(1) | VirtualNodes(2)) & (Causal() | VirtualNodes(1)), pair_table((Window(1) & Causal())(batch)), 1),
     ]
     for mask, real, used in cases:
-        assert torch.equal(table(mask(wide)), widened(batch, real, 2, used))
+        assert torch.equal(pair_table(mask(wide)), expected_table(batch, real, 2, used))
         assert mask(wide).count == mask(wide).edges.shape[1]
 
 
 @every_size
-def test_each_head_reads_through_its_own_number_of_virtual_nodes(sizes):
+def test_heads_use_different_numbers_of_virtual_nodes(sizes):
     batch = random_batch(sizes, seed=5)
     parts = (Hops(1) | VirtualNodes(2), Causal(), VirtualNodes(1))
     wide = with_virtual_nodes(batch, 2)
@@ -133,33 +133,33 @@ def test_each_head_reads_through_its_own_number_of_virtual_nodes(sizes):
         pairs = mask(wide)
         assert (pairs.heads, mask.virtual_nodes) == (3, 2)
         for head, real in enumerate((Hops(1), Causal(), None)):
-            nothing = torch.zeros(sum(sizes), sum(sizes), dtype=torch.bool)
-            expected = widened(batch, nothing if real is None else table(real(batch)), 2, used[head])
-            assert torch.equal(table(pairs, head), expected)
+            empty = torch.zeros(sum(sizes), sum(sizes), dtype=torch.bool)
+            expected = expected_table(batch, empty if real is None else pair_table(real(batch)), 2, used[head])
+            assert torch.equal(pair_table(pairs, head), expected)
         assert not pairs.all_read
 
 
-def test_too_few_virtual_nodes():
+def test_too_few_virtual_nodes_are_rejected():
     batch = random_batch((3, 2))
-    for asked, there in ((VirtualNodes(1), batch), (Hops(1) | VirtualNodes(3), with_virtual_nodes(batch, 2))):
+    for mask, given in ((VirtualNodes(1), batch), (Hops(1) | VirtualNodes(3), with_virtual_nodes(batch, 2))):
         for form in ("edges", "dense", "count", "all_read"):
-            if form == "all_read" and there is not batch:
+            if form == "all_read" and given is not batch:
                 continue
             with pytest.raises(ValueError, match=r"reads \d virtual nodes of each graph and this batch has \d"):
-                getattr(asked(there), form)
+                getattr(mask(given), form)
     with pytest.raises(ValueError, match="number of virtual nodes must be 1 or more, not 0"):
         VirtualNodes(0)
 
 
-def test_moving_takes_the_wide_batch_along():
+def test_wide_batch_moves_with_the_batch():
     batch = random_batch((3, 5))
     wide = with_virtual_nodes(batch, 2)
     edges = (Hops(1) | VirtualNodes(2))(wide).edges
-    for there in (with_virtual_nodes(batch.to("meta"), 2), wide.to("meta")):
-        assert there.device.type == there.real.device.type == there.virtual.device.type == "meta"
-        assert with_virtual_nodes(there.narrow, 2) is there
-        assert there.narrow.device.type == "meta"
-        pairs = (Hops(1) | VirtualNodes(2))(there)
+    for moved in (with_virtual_nodes(batch.to("meta"), 2), wide.to("meta")):
+        assert moved.device.type == moved.real.device.type == moved.virtual.device.type == "meta"
+        assert with_virtual_nodes(moved.narrow, 2) is moved
+        assert moved.narrow.device.type == "meta"
+        pairs = (Hops(1) | VirtualNodes(2))(moved)
         assert pairs.edges.shape == edges.shape
-        assert pairs.batch is there
+        assert pairs.batch is moved
     assert torch.equal((Hops(1) | VirtualNodes(2))(with_virtual_nodes(batch.to("cpu"), 2)).edges, edges)

@@ -1,4 +1,4 @@
-"""Models that read virtual nodes, against rows appended by hand; and the batches made ready for them."""
+"""Models with virtual nodes against rows appended by hand, and batches prepared for them."""
 
 import copy
 import itertools
@@ -41,7 +41,7 @@ BLOCKS = {
 @pytest.mark.parametrize("backend", ["dense", "sdpa", "sparse"])
 @pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
 @torch.no_grad()
-def test_a_graph_is_read_alike_alone_and_among_others(block, backend):
+def test_output_is_independent_of_the_batch(block, backend):
     graphs = [random_graph(n, seed, directed=False) for seed, n in enumerate((1, 7, 30, 2, 5))]
     for mask in (Hops(1) | Expander(4) | VirtualNodes(2), [VirtualNodes(1), Hops(1)], VirtualNodes(1)):
         net = exphormer(block, mask, encodings=[Rotary(), Degree()])
@@ -54,16 +54,16 @@ def test_a_graph_is_read_alike_alone_and_among_others(block, backend):
 
 
 @pytest.mark.parametrize("level", ["graph", "node"])
-def test_a_model_equals_rows_appended_by_hand_and_attention_with_a_matrix(level):
+def test_model_matches_explicit_virtual_rows(level):
     net = exphormer(BLOCKS["attention"], Window(1) | VirtualNodes(2), level, norm=nn.LayerNorm)
     batch = random_batch((5, 1, 8))
     x, outputs = net.embed(batch), []
     for low, high in itertools.pairwise(batch.ptr.tolist()):
         size = high - low
         state = torch.cat([x[low:high], net.virtual])
-        place = torch.arange(size)
+        position = torch.arange(size)
         allowed = torch.ones(size + 2, size + 2, dtype=torch.bool)
-        allowed[:size, :size] = (place[:, None] - place).abs() <= 1
+        allowed[:size, :size] = (position[:, None] - position).abs() <= 1
         for block in net.blocks:
             layer = block.attention
             q, k, v = layer.project_in(block.norm_attention(state)).view(size + 2, 3, 2, 8).permute(1, 2, 0, 3)
@@ -75,24 +75,24 @@ def test_a_model_equals_rows_appended_by_hand_and_attention_with_a_matrix(level)
     torch.testing.assert_close(net(batch), torch.cat(outputs), rtol=1e-9, atol=1e-9)
 
 
-def test_a_virtual_node_carries_messages_between_nodes_that_read_nobody():
+def test_virtual_node_connects_isolated_nodes():
     net, batch = exphormer(BLOCKS["attention"], VirtualNodes(1), "node"), random_batch((6, 4))
     changed = copy.copy(batch)
     changed.x = batch.x.clone()
     changed.x[0] = (changed.x[0] + 1) % 5
-    moved = (net(batch) != net(changed)).any(1)
-    assert moved[:6].all()
-    assert not moved[6:].any()
+    differs = (net(batch) != net(changed)).any(1)
+    assert differs[:6].all()
+    assert not differs[6:].any()
 
 
-def test_a_larger_graph_beside_changes_nothing():
+def test_larger_graph_in_the_batch_changes_nothing():
     net = exphormer(BLOCKS["GPS"])
-    some = [random_graph(n, n, directed=False) for n in (4, 1, 9)]
-    padded = net(GraphBatch.from_data_list([some[0], random_graph(60, 9, density=0.05), *some[1:]]))
-    torch.testing.assert_close(padded[[0, 2, 3]], net(GraphBatch.from_data_list(some)), rtol=1e-9, atol=1e-9)
+    graphs = [random_graph(n, n, directed=False) for n in (4, 1, 9)]
+    with_larger = net(GraphBatch.from_data_list([graphs[0], random_graph(60, 9, density=0.05), *graphs[1:]]))
+    torch.testing.assert_close(with_larger[[0, 2, 3]], net(GraphBatch.from_data_list(graphs)), rtol=1e-9, atol=1e-9)
 
 
-def test_only_attention_asks_for_virtual_nodes():
+def test_only_attention_uses_virtual_nodes():
     for block in (partial(ParallelBlock, local=GINE), partial(EdgeGatedBlock, heads=2)):
         net = exphormer(block)
         assert net.virtual is None
@@ -100,11 +100,11 @@ def test_only_attention_asks_for_virtual_nodes():
     assert exphormer(BLOCKS["GPS"], Hops(1)).virtual is None
     local, attention = partial(ParallelBlock, local=GINE), BLOCKS["attention"]
     net = exphormer([local, attention], [VirtualNodes(3), VirtualNodes(1)])
-    assert net.virtual.shape == (1, 16)  # the first layer has no use for its three
+    assert net.virtual.shape == (1, 16)  # the first layer does not use its three
     assert net(random_batch((3, 1))).shape == (2, 3)
 
 
-def test_virtual_rows_are_trained_and_drawn():
+def test_virtual_rows_are_initialised_and_trained():
     net = exphormer(BLOCKS["GPS"])
     net(random_batch((6, 4))).square().sum().backward()
     assert (net.virtual.grad != 0).all()
@@ -115,14 +115,14 @@ def test_virtual_rows_are_trained_and_drawn():
 def test_mixed_precision_trains():
     torch.manual_seed(0)
     net, batch = GraphTransformer(SCHEMA, 16, 2, BLOCKS["GPS"], Hops(1) | VirtualNodes(1)), random_batch((6, 1, 4))
-    exact = net(batch)
+    expected = net(batch)
     with torch.autocast("cpu", torch.bfloat16):
         out = net(batch)
     out.float().square().sum().backward()
-    torch.testing.assert_close(out.float(), exact, atol=0.1, rtol=0.1)
+    torch.testing.assert_close(out.float(), expected, atol=0.1, rtol=0.1)
 
 
-def test_encodings_see_the_real_nodes_only():
+def test_encodings_see_only_real_nodes():
     net = exphormer(BLOCKS["GPS"], encodings=[RandomWalk(4, 4)])
     batch = random_batch((6, 4))
     names = RandomWalk(4, 4).arrays
@@ -130,7 +130,7 @@ def test_encodings_see_the_real_nodes_only():
     assert net(batch).shape == (2, 3)
 
 
-def test_collation_prepares_the_wide_batch_and_a_model_computes_nothing_more():
+def test_collation_prepares_everything_the_model_reads():
     masks = {Hops(1) | VirtualNodes(2), Window(1) | VirtualNodes(1)}
     packed = pack([random_graph(n, n) for n in (6, 3, 9)])
     nets = [
@@ -150,7 +150,7 @@ def test_collation_prepares_the_wide_batch_and_a_model_computes_nothing_more():
         assert list(batch.memo.values()) == [wide]
 
 
-def test_a_prepared_batch_waits_for_no_device():
+def test_prepared_batch_needs_no_device_synchronisation():
     masks = [Hops(1) | VirtualNodes(2), VirtualNodes(1) | Complete()]
     net = GraphTransformer(Schema((5, 5), outputs=2), 8, 2, BLOCKS["attention"], masks, encodings=[Rotary()])
     for layer in net.modules():
@@ -168,6 +168,6 @@ def test_reach_counts_virtual_nodes_as_out_of_reach():
     assert reach.share[0].sum(-1).tolist() == pytest.approx([1, 1])
 
 
-def test_a_mask_for_other_heads_is_refused_when_the_model_is_built():
+def test_mask_with_wrong_number_of_heads_is_rejected():
     with pytest.raises(ValueError, match="mask of block 1 has 3 heads, its attention has 2"):
         GraphTransformer(SCHEMA, 8, 2, BLOCKS["GPS"], [Hops(1), PerHead([Hops(1)] * 3)])

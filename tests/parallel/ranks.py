@@ -1,4 +1,4 @@
-"""Functions run by several gloo processes at once."""
+"""Runs a function in several gloo processes at once."""
 
 import multiprocessing
 import pickle
@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 
-def _rank(rank: int, world: int, folder: Path, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _run_rank(rank: int, world: int, folder: Path, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
     try:
@@ -21,7 +21,7 @@ def _rank(rank: int, world: int, folder: Path, function: Callable[..., Any], arg
 
 
 def on_ranks(world: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """What ``function(rank, world, *arguments)`` returns on each of so many processes, which are then gone."""
+    """Run ``function(rank, world, *arguments)`` in ``world`` new processes; return the result of each rank."""
     multiprocessing.set_forkserver_preload(["torch_geometric.data", "gt.parallel", function.__module__])
-    mp.start_processes(_rank, (world, folder, function, arguments), nprocs=world, start_method="forkserver")
+    mp.start_processes(_run_rank, (world, folder, function, arguments), nprocs=world, start_method="forkserver")
     return [pickle.loads((folder / str(rank)).read_bytes()) for rank in range(world)]

@@ -1,4 +1,4 @@
-"""A network whose nodes are spread over processes says, and learns, what one process would."""
+"""A network sharded over processes has the outputs and gradients of one process."""
 
 from functools import partial
 from itertools import product
@@ -43,7 +43,7 @@ def block(local=None, kind=ParallelBlock, prenorm=False, norm=nn.LayerNorm, **op
 
 
 class Unsaid(Layer):
-    """Says nothing of how far it reads."""
+    """Does not declare how far it reads."""
 
 
 GATED = partial(GatedGCN, norm=nn.LayerNorm)
@@ -81,7 +81,7 @@ def example(name: str, level: str) -> GraphBatch:
     return batch
 
 
-def learned(net: nn.Module, out: torch.Tensor) -> list[torch.Tensor]:
+def parameter_gradients(net: nn.Module, out: torch.Tensor) -> list[torch.Tensor]:
     """The gradient of each parameter."""
     out.square().sum().backward()
     return [torch.zeros_like(p) if p.grad is None else p.grad for p in net.parameters()]
@@ -95,32 +95,35 @@ CASES = [
 ]
 
 
-def shares(rank, world, dtype):
-    """What each network says of this rank's share, its targets, and the gradients of its part of the loss."""
+def run_rank(rank, world, dtype):
+    """The output of each network on this rank's share, its targets, and the gradients of its part of the loss."""
     parts = []
     for name, sizes, level in CASES:
         net = network(level, dtype, **MODELS[name])
         share = parallel.share_of(example(sizes, level), rank, world, level, net.readings())
         out = parallel.forward(net, share)
-        parts.append((out.detach(), share.y, learned(net, out)))
+        parts.append((out.detach(), share.y, parameter_gradients(net, out)))
     return parts
 
 
-# kernels in C compute in 32 bits alone
+# the C kernels only compute in 32 bits
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
-def test_a_network_on_shares_is_that_on_the_whole(dtype, tolerance, tmp_path):
-    for case, *parts in zip(CASES, *on_ranks(3, tmp_path, partial(shares, dtype=dtype)), strict=True):
-        said, targets, gradients = zip(*parts, strict=True)
+def test_sharded_network_matches_one_process(dtype, tolerance, tmp_path):
+    for case, *parts in zip(CASES, *on_ranks(3, tmp_path, partial(run_rank, dtype=dtype)), strict=True):
+        outputs, targets, gradients = zip(*parts, strict=True)
         name, sizes, level = case
         net, batch = network(level, dtype, **MODELS[name]), example(sizes, level)
         out = net(batch)
-        close = partial(
-            torch.testing.assert_close, rtol=tolerance, atol=tolerance, msg=lambda what, case=case: f"{case}: {what}"
+        assert_close = partial(
+            torch.testing.assert_close,
+            rtol=tolerance,
+            atol=tolerance,
+            msg=lambda message, case=case: f"{case}: {message}",
         )
-        close(torch.cat(said), out.detach())
-        close(torch.cat([y for y in targets if y is not None]), batch.y)
-        for found, right in zip(zip(*gradients, strict=True), learned(net, out), strict=True):
-            close(sum(found), right)
+        assert_close(torch.cat(outputs), out.detach())
+        assert_close(torch.cat([y for y in targets if y is not None]), batch.y)
+        for gradient, expected in zip(zip(*gradients, strict=True), parameter_gradients(net, out), strict=True):
+            assert_close(sum(gradient), expected)
 
 
 @pytest.mark.parametrize(
@@ -137,17 +140,17 @@ def test_a_network_on_shares_is_that_on_the_whole(dtype, tolerance, tmp_path):
         ("Unsaid", {"block": partial(ParallelBlock, local=lambda width: Unsaid(), norm=nn.LayerNorm)}),
     ],
 )
-def test_what_goes_by_more_than_a_share_holds_is_refused_by_name(name, options):
+def test_unsupported_part_is_rejected_by_name(name, options):
     with pytest.raises(UserError, match=name):
         parallel.check(network(**options))
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_what_is_compared_above_is_not_refused(name):
+def test_supported_models_pass_the_check(name):
     parallel.check(network(**MODELS[name]))
 
 
-def test_pairs_that_do_not_fit_into_memory_are_refused_with_the_reason(monkeypatch):
+def test_pairs_beyond_the_memory_limit_are_rejected(monkeypatch):
     monkeypatch.setattr("gt.parallel.share.MAX_PAIRS", 10)
     net = network(block=block(hint=PositionDecay))
     with pytest.raises(UserError, match=r"Complete.* 196 pairs.* bias"):

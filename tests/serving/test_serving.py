@@ -1,4 +1,4 @@
-"""A trained model behind HTTP: the numbers of Python's own, whoever asks at the same time, and whatever they send."""
+"""The HTTP service: concurrent requests get Python's predictions; malformed input, documentation, load."""
 
 import asyncio
 import html
@@ -48,8 +48,8 @@ def model(run):
     return gt.load(run)
 
 
-def asked(app, *calls):
-    """Answers to requests (method, path, options) made at the same time."""
+def send(app, *calls):
+    """The responses to simultaneous requests (method, path, options)."""
 
     async def all_at_once():
         transport = httpx.ASGITransport(app)
@@ -62,41 +62,41 @@ def asked(app, *calls):
     return asyncio.run(all_at_once())
 
 
-def predict(*inputs):
+def predict_request(*inputs):
     return ("POST", "/predict", {"json": {"inputs": list(inputs)}})
 
 
-def test_answers_are_those_of_python_whoever_asks_at_the_same_time(model):
+def test_concurrent_predictions_match_python(model):
     app = service(model, "model", Limits(wait=0.05))
-    alone = model.predict(SMILES)["prediction"].tolist()
-    answers = asked(app, *(predict(smiles) for smiles in SMILES), predict(*SMILES))
-    assert [answer.status_code for answer in answers] == [200] * 7
-    together = [answer.json()["predictions"] for answer in answers]
-    for smiles, value in zip(range(6), alone, strict=True):
+    expected = model.predict(SMILES)["prediction"].tolist()
+    responses = send(app, *(predict_request(smiles) for smiles in SMILES), predict_request(*SMILES))
+    assert [response.status_code for response in responses] == [200] * 7
+    together = [response.json()["predictions"] for response in responses]
+    for smiles, value in zip(range(6), expected, strict=True):
         assert together[smiles][0]["prediction"] == pytest.approx(value, abs=1e-6)
         assert together[6][smiles]["prediction"] == pytest.approx(value, abs=1e-6)
 
 
-def test_what_cannot_be_read_spoils_nothing_else(model):
-    (answer,) = asked(service(model, "model"), predict("CCO", "no molecule", "", "CCO"))
-    first, second, third, fourth = answer.json()["predictions"]
+def test_unreadable_molecule_affects_no_other_input(model):
+    (response,) = send(service(model, "model"), predict_request("CCO", "no molecule", "", "CCO"))
+    first, second, third, fourth = response.json()["predictions"]
     assert first == fourth
     assert set(second) == set(third) == {"error"}
     assert second["error"].startswith("'no molecule'")
 
 
-def test_half_of_a_character_has_an_error_in_its_place(model):
+def test_lone_surrogate_gets_an_error_entry(model):
     body = {"content": '{"inputs": ["\\ud800", "CCO"]}', "headers": {"Content-Type": "application/json"}}
-    (answer,) = asked(service(model, "model"), ("POST", "/predict", body))
-    half, whole = answer.json()["predictions"]
-    assert "lone surrogate" in half["error"]
-    assert "error" not in whole
+    (response,) = send(service(model, "model"), ("POST", "/predict", body))
+    surrogate, valid = response.json()["predictions"]
+    assert "lone surrogate" in surrogate["error"]
+    assert "error" not in valid
 
 
-def test_what_is_too_long_has_an_error_in_its_place(model):
+def test_overlong_input_gets_an_error_entry(model):
     app = service(model, "model", Limits(longest=5))
-    answer, alone = asked(app, predict("CCO", "C" * 6, "C" * 5), predict("C" * 9))
-    first, second, third = answer.json()["predictions"]
+    response, alone = send(app, predict_request("CCO", "C" * 6, "C" * 5), predict_request("C" * 9))
+    first, second, third = response.json()["predictions"]
     assert first["prediction"] != third["prediction"]
     assert second == alone.json()["predictions"][0]
     assert "5 characters" in second["error"]
@@ -117,11 +117,11 @@ def test_what_is_too_long_has_an_error_in_its_place(model):
         ({"content": b'{"inputs": [{"\\ud800": 1}]}'}, 422),
     ],
 )
-def test_bad_requests_are_told_so(model, options, status):
+def test_invalid_requests_get_an_error_status(model, options, status):
     app = service(model, "model", Limits(items=10, body=1000))
-    (answer, good) = asked(app, ("POST", "/predict", options), predict("CCO"))
-    assert answer.status_code == status
-    assert answer.json()["detail"]
+    (response, good) = send(app, ("POST", "/predict", options), predict_request("CCO"))
+    assert response.status_code == status
+    assert response.json()["detail"]
     assert good.status_code == 200
 
 
@@ -130,19 +130,19 @@ def test_health_metrics_page_and_drawing(model):
     calls = (
         ("GET", path, {}) for path in ("/health", "/", "/drawing?smiles=CCO", "/drawing?smiles=x", "/openapi.json")
     )
-    health, page, drawing, none, api = asked(app, *calls)
+    health, page, drawing, invalid_drawing, api = send(app, *calls)
     assert health.json()["input"] == "molecule"
     assert health.json()["target"] == ["y"]
     assert "<form>" in page.text
     assert drawing.content.startswith(b"\x89PNG")
-    assert none.status_code == 404
+    assert invalid_drawing.status_code == 404
     assert "/predict" in api.json()["paths"]
-    (metrics,) = asked(service(model, "model"), ("GET", "/metrics", {}))
+    (metrics,) = send(service(model, "model"), ("GET", "/metrics", {}))
     assert "gt_waiting_items 0.0" in metrics.text
 
 
-def test_a_full_house_turns_away():
-    async def play():
+def test_full_batcher_rejects_requests():
+    async def run_batcher():
         batcher = Batcher(lambda items: time.sleep(0.05) or items, most=2, wait=0.0, room=4)
         worker = asyncio.create_task(batcher.run())
         first = [asyncio.create_task(batcher.ask([n, -n])) for n in range(2)]
@@ -153,13 +153,13 @@ def test_a_full_house_turns_away():
         assert await batcher.ask([9]) == [9]
         worker.cancel()
 
-    asyncio.run(play())
+    asyncio.run(run_batcher())
 
 
-def test_callers_take_turns_and_a_batch_holds_no_more_than_it_may_cost():
+def test_callers_alternate_and_batch_cost_is_limited():
     batches = []
 
-    async def play():
+    async def run_batcher():
         batcher = Batcher(
             lambda items: batches.append(items) or items, most=4, wait=0.02, room=99, cost=lambda item: item / 10
         )
@@ -172,11 +172,11 @@ def test_callers_take_turns_and_a_batch_holds_no_more_than_it_may_cost():
         ]
         worker.cancel()
 
-    asyncio.run(play())
+    asyncio.run(run_batcher())
     assert batches == [[6], [3, 2, 4], [6], [5, 5], [30], [1, 1, 1]]
 
 
-def test_batches_are_filled_and_one_callers_error_is_not_anothers():
+def test_batches_are_filled_and_errors_isolated():
     seen = []
 
     def compute(items):
@@ -184,7 +184,7 @@ def test_batches_are_filled_and_one_callers_error_is_not_anothers():
             raise UserError("bad")
         return [item * 2 for item in items]
 
-    async def play():
+    async def run_batcher():
         batcher = Batcher(compute, most=4, wait=0.02, room=100, seen=seen.append)
         worker = asyncio.create_task(batcher.run())
         calls = [["a"], ["b"], ["bad"], ["c"], ["d"], list("efghij")]
@@ -192,62 +192,62 @@ def test_batches_are_filled_and_one_callers_error_is_not_anothers():
         worker.cancel()
         return answers
 
-    answers = asyncio.run(play())
+    answers = asyncio.run(run_batcher())
     assert answers[:2] + answers[3:] == [["aa"], ["bb"], ["cc"], ["dd"], ["ee", "ff", "gg", "hh", "ii", "jj"]]
     assert isinstance(answers[2], UserError)
     assert seen == [4, 1, 4, 2] or sum(seen) == 11
     assert max(seen) == 4
 
 
-def test_the_documentation_says_what_the_schema_says_and_loads_nothing(model):
+def test_documentation_matches_schema_and_loads_nothing(model):
     app = service(model, "<model>")
-    docs, api, redoc = asked(app, *(("GET", path, {}) for path in ("/docs", "/openapi.json", "/redoc")))
+    docs, api, redoc = send(app, *(("GET", path, {}) for path in ("/docs", "/openapi.json", "/redoc")))
     text = html.unescape(docs.text)
     assert not re.search(r"<script|<link|<img|src=|//", docs.text)
     assert re.findall("href=.(.*?)[\"']", text) == ["openapi.json"]
     assert "<h1><model>" not in docs.text
     assert redoc.status_code == 404
     for path, methods in api.json()["paths"].items():
-        for method, about in methods.items():
+        for method, operation in methods.items():
             assert f"{method.upper()} {path}<" in text
-            assert about["description"] in text
+            assert operation["description"] in text
             assert all(
-                f"<code>{code}</code></td><td>{each['description']}" in text
-                for code, each in about["responses"].items()
+                f"<code>{code}</code></td><td>{response['description']}" in text
+                for code, response in operation["responses"].items()
             )
     body = re.search("-d '(.*?)'", text)[1]
-    (answer,) = asked(service(model, "model"), ("POST", "/predict", {"json": json.loads(body)}))
-    assert answer.status_code == 200
+    (example_response,) = send(service(model, "model"), ("POST", "/predict", {"json": json.loads(body)}))
+    assert example_response.status_code == 200
     assert "array of string or object" in text
 
 
-def test_an_input_of_another_kind_is_named(model):
+def test_input_of_the_wrong_kind_is_rejected(model):
     app = service(model, "model")
-    (answer,) = asked(app, predict({"nodes": [{"id": 0}], "edges": []}))
-    assert "inputs[0]" in answer.json()["detail"]
+    (response,) = send(app, predict_request({"nodes": [{"id": 0}], "edges": []}))
+    assert "inputs[0]" in response.json()["detail"]
 
 
-def test_who_calls_early_waits_and_no_answer_is_held_back():
+def test_early_connections_wait_and_responses_are_not_delayed():
     listener = listen("127.0.0.1", 0)
-    caller = socket.create_connection(listener.getsockname())  # nobody has accepted yet
-    prompt = []
+    client = socket.create_connection(listener.getsockname())  # before the server accepts connections
+    no_delay = []
 
     async def answer(reader, writer):
-        prompt.append(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        no_delay.append(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
         writer.write(b"here")
         writer.close()
 
     async def serve():
         async with await asyncio.start_server(answer, sock=listener):
-            return await asyncio.to_thread(caller.recv, 4)
+            return await asyncio.to_thread(client.recv, 4)
 
     assert asyncio.run(serve()) == b"here"
-    assert prompt == [1]
+    assert no_delay == [1]
 
 
 @pytest.fixture
 def server(run):
-    """The program at a free port: its process and address."""
+    """The program on a free port: its process and address."""
     words = [sys.executable, "-m", "gt.serve", str(run), "--port", "0"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(words, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -258,70 +258,68 @@ def server(run):
 
 
 def memory(process) -> float:
-    """MiB that a process holds."""
+    """The resident memory of a process in MiB."""
     text = Path(f"/proc/{process.pid}/status").read_text()
     return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024
 
 
 @pytest.mark.slow
-def test_a_crowd_is_served_and_a_signal_lets_it_finish(server):
-    """1,000 requests at once, 200 of them malformed; then 10,000 for the memory; then SIGTERM with some on the way."""
+def test_load_memory_and_graceful_shutdown(server):
+    """1,000 requests at once, 200 malformed; then 10,000 to measure memory; then SIGTERM with requests pending."""
     process, address = server
 
     host, port = address.removeprefix("http://").split(":")
 
-    async def crowd(count: int, at_once: int, bad: int = 0, inputs: int = 1) -> tuple[list[int], list[float]]:
-        """The statuses, in the order of the requests, over as many connections as go at once, and the seconds of each.
+    async def send_many(count: int, at_once: int, bad: int = 0, inputs: int = 1) -> tuple[list[int], list[float]]:
+        """The status of each request in order, and the latencies in seconds, over ``at_once`` connections.
 
-        httpx takes ten times as long as the server: what is measured would be the client.
+        This does without httpx, which takes ten times as long as the server: the client would be measured.
         """
-        codes, took, numbers = [0] * count, [], iter(range(count))
+        codes, seconds, remaining = [0] * count, [], iter(range(count))
 
-        async def caller() -> None:
+        async def connection() -> None:
             reader, writer = await asyncio.open_connection(host, int(port))
-            for number in numbers:
+            for number in remaining:
                 body = (
                     b"{" if number < bad else json.dumps({"inputs": [SMILES[number % len(SMILES)]] * inputs}).encode()
                 )
                 start = time.perf_counter()
                 head = f"POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
                 writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-                answer = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-                await reader.readexactly(int(answer.split("content-length: ")[1].split()[0]))
-                took.append(time.perf_counter() - start)
-                codes[number] = int(answer.split()[1])
+                headers = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+                await reader.readexactly(int(headers.split("content-length: ")[1].split()[0]))
+                seconds.append(time.perf_counter() - start)
+                codes[number] = int(headers.split()[1])
             writer.close()
 
-        await asyncio.gather(*(caller() for _ in range(at_once)))
-        return codes, took
+        await asyncio.gather(*(connection() for _ in range(at_once)))
+        return codes, seconds
 
-    asyncio.run(crowd(10, 1))  # the first imports what reads molecules
+    asyncio.run(send_many(10, 1))  # the first request imports the parser of molecules
     start = time.perf_counter()
-    alone, _ = asyncio.run(crowd(30, 1))
-    one_by_one = 30 / (time.perf_counter() - start)
+    codes_one_by_one, _ = asyncio.run(send_many(30, 1))
+    one_by_one_rate = 30 / (time.perf_counter() - start)
     start = time.perf_counter()
-    codes, _ = asyncio.run(crowd(1000, 1000, bad=200))
-    together = 800 / (time.perf_counter() - start)
-    assert alone == [200] * 30
+    codes, _ = asyncio.run(send_many(1000, 1000, bad=200))
+    at_once_rate = 800 / (time.perf_counter() - start)
+    assert codes_one_by_one == [200] * 30
     assert (codes.count(200), codes.count(422)) == (800, 200)
-    asyncio.run(crowd(2000, 200))
-    before = memory(process)
-    codes, later = asyncio.run(crowd(10_000, 200))
+    asyncio.run(send_many(2000, 200))
+    memory_before = memory(process)
+    codes, latencies = asyncio.run(send_many(10_000, 200))
     assert codes.count(200) == 10_000
-    grown = memory(process) - before
-    cuts = statistics.quantiles(later, n=100)
-    print(f"{one_by_one:.0f} requests/s one by one, {together:.0f} together")
-    print(f"p50 {cuts[49]:.3f} s, p99 {cuts[98]:.3f} s; {grown:+.0f} MiB over 10,000")
-    assert together > 3 * one_by_one
-    assert grown < 50
+    growth = memory(process) - memory_before
+    cuts = statistics.quantiles(latencies, n=100)
+    print(f"{one_by_one_rate:.0f} requests/s one by one, {at_once_rate:.0f} together")
+    print(f"p50 {cuts[49]:.3f} s, p99 {cuts[98]:.3f} s; {growth:+.0f} MiB over 10,000")
+    assert at_once_rate > 3 * one_by_one_rate
+    assert growth < 50
 
-    async def last() -> list[int]:
-        pending = asyncio.create_task(
-            crowd(32, 32, inputs=100)
-        )  # seconds of work, all of it there when the signal comes
+    async def shut_down() -> list[int]:
+        pending = asyncio.create_task(send_many(32, 32, inputs=100))  # seconds of work, all received before the signal
         await asyncio.sleep(2)
         process.send_signal(signal.SIGTERM)
         return (await pending)[0]
 
-    assert asyncio.run(last()) == [200] * 32
-    assert process.wait(40) in (0, -signal.SIGTERM)  # its own end, by the signal once all is answered
+    assert asyncio.run(shut_down()) == [200] * 32
+    assert process.wait(40) in (0, -signal.SIGTERM)  # by itself, or by the signal once all requests are answered

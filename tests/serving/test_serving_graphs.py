@@ -1,4 +1,4 @@
-"""A served model of graphs: what cannot be read has an error in its place, whatever stands beside it and from whom."""
+"""Graphs in node-link form over HTTP: an unreadable one gets an error entry, whoever sends what along with it."""
 
 import json
 from typing import Any
@@ -12,7 +12,7 @@ from gt.serving.app import Limits, service
 from tests.prediction.test_unreadable_graphs import Graph, remove_nodes, set_first_node
 from tests.prediction.test_unreadable_graphs import make_graph as made
 from tests.runs import run_of
-from tests.serving.test_serving import asked, predict
+from tests.serving.test_serving import predict_request, send
 
 
 def graph(number: int, **changes: Any) -> Graph:
@@ -20,17 +20,17 @@ def graph(number: int, **changes: Any) -> Graph:
 
 
 def changed(change: Any) -> Graph:
-    one = graph(3)
-    change(one)
-    return one
+    example = graph(3)
+    change(example)
+    return example
 
 
-def of_all_nodes(**changes: Any) -> Graph:
-    return changed(lambda one: [node.update(changes) for node in one["nodes"]])
+def with_node_attributes(**changes: Any) -> Graph:
+    return changed(lambda example: [node.update(changes) for node in example["nodes"]])
 
 
-def without(name: str) -> Graph:
-    return changed(lambda one: [node.pop(name) for node in one["nodes"]])
+def without_node_attribute(name: str) -> Graph:
+    return changed(lambda example: [node.pop(name) for node in example["nodes"]])
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 TWICE = [{"source": 0, "target": 1, "key": key, "bond": bond} for key, bond in enumerate("ab")]
-UNREAD: dict[str, tuple[Graph, str]] = {
+UNREADABLE: dict[str, tuple[Graph, str]] = {
     "no nodes": (changed(remove_nodes), "has no nodes"),
     "directed": (graph(3, directed=True), "must be an undirected graph"),
     "an edge twice": (
@@ -62,7 +62,7 @@ UNREAD: dict[str, tuple[Graph, str]] = {
     ),
     "a reserved name": (changed(set_first_node(graph="a")), "node '0': the attribute name 'graph' is reserved"),
     "an id of no kind": (graph(3, nodes=[{"id": True}], edges=[]), "node 'True': node is True, but an id"),
-    "no attribute": (without("element"), ""),  # there is no such column where it is alone
+    "no attribute": (without_node_attribute("element"), ""),  # alone, the message differs: there is no such column
     "attributes in a list": (
         graph(3, graph=[1, 2]),
         "'graph' must hold the attributes of the graph by name, not a list",
@@ -72,56 +72,57 @@ UNREAD: dict[str, tuple[Graph, str]] = {
 }
 
 
-@pytest.mark.parametrize("fault", UNREAD)
-def test_a_graph_that_cannot_be_read_has_an_error_alone_and_among_others(model: Trained, fault: str) -> None:
-    bad, said = UNREAD[fault]
+@pytest.mark.parametrize("fault", UNREADABLE)
+def test_unreadable_graph_gets_an_error_entry(model: Trained, fault: str) -> None:
+    bad, message = UNREADABLE[fault]
     good = [graph(n) for n in range(3)]
-    (right,) = asked(service(model, "model"), predict(*good))
-    right = [each["probability"] for each in right.json()["predictions"]]
-    together = service(model, "model", Limits(wait=0.1, longest=20))
-    among, other = asked(together, predict(good[0], bad, good[1]), predict(good[2]))
-    (alone,) = asked(service(model, "model", Limits(longest=20)), predict(bad))
-    assert [answer.status_code for answer in (among, other, alone)] == [200] * 3
-    before, error, after = among.json()["predictions"]
-    found = [before["probability"], after["probability"], other.json()["predictions"][0]["probability"]]
-    assert found == pytest.approx(right, rel=1e-5)
-    (same,) = alone.json()["predictions"]
-    assert set(error) == set(same) == {"error"}
-    assert error["error"].startswith(said)
-    assert same["error"].startswith(said)
+    (expected,) = send(service(model, "model"), predict_request(*good))
+    expected = [prediction["probability"] for prediction in expected.json()["predictions"]]
+    batched = service(model, "model", Limits(wait=0.1, longest=20))
+    mixed, valid = send(batched, predict_request(good[0], bad, good[1]), predict_request(good[2]))
+    (alone,) = send(service(model, "model", Limits(longest=20)), predict_request(bad))
+    assert [response.status_code for response in (mixed, valid, alone)] == [200] * 3
+    preceding, error, following = mixed.json()["predictions"]
+    probabilities = [preceding["probability"], following["probability"], valid.json()["predictions"][0]["probability"]]
+    assert probabilities == pytest.approx(expected, rel=1e-5)
+    (alone_error,) = alone.json()["predictions"]
+    assert set(error) == set(alone_error) == {"error"}
+    assert error["error"].startswith(message)
+    assert alone_error["error"].startswith(message)
 
 
-def test_edges_may_be_called_links_as_in_files_of_networkx_and_d3(model: Trained) -> None:
+def test_edges_may_be_named_links(model: Trained) -> None:
+    """As in files of NetworkX and D3."""
     edges, links = graph(3), graph(3)
     links["links"] = links.pop("edges")
-    (answer,) = asked(service(model, "model"), predict(edges, links))
-    first, second = answer.json()["predictions"]
+    (response,) = send(service(model, "model"), predict_request(edges, links))
+    first, second = response.json()["predictions"]
     assert "probability" in first
     assert first == second
 
 
-def test_what_the_model_does_not_read_may_differ_between_those_who_ask(model: Trained) -> None:
+def test_unused_attributes_may_differ_between_requests(model: Trained) -> None:
     app = service(model, "model", Limits(wait=0.1))
-    answers = asked(app, *(predict(of_all_nodes(weight=weight)) for weight in (1, "a", [2], None)))
-    assert [answer.status_code for answer in answers] == [200] * 4
-    found = [answer.json()["predictions"][0]["probability"] for answer in answers]
-    assert found == pytest.approx(found[:1] * 4, rel=1e-5)
+    responses = send(app, *(predict_request(with_node_attributes(weight=weight)) for weight in (1, "a", [2], None)))
+    assert [response.status_code for response in responses] == [200] * 4
+    probabilities = [response.json()["predictions"][0]["probability"] for response in responses]
+    assert probabilities == pytest.approx(probabilities[:1] * 4, rel=1e-5)
 
 
-def test_nobody_sees_what_another_sends(model: Trained) -> None:
+def test_attributes_do_not_leak_between_requests(model: Trained) -> None:
     app = service(model, "model", Limits(wait=0.1))
-    mine = graph(
+    with_attributes = graph(
         0, graph={"prediction of mine": "secret", "probability": 0.5, "prediction": 1, "active": 1, "error": 2}
     )
-    answers = asked(app, predict(mine), predict(graph(1)))
-    assert [[*answer.json()["predictions"][0]] for answer in answers] == [["prediction", "probability"]] * 2
+    responses = send(app, predict_request(with_attributes), predict_request(graph(1)))
+    assert [[*response.json()["predictions"][0]] for response in responses] == [["prediction", "probability"]] * 2
 
 
-def test_an_error_names_no_place_in_a_batch(model: Trained) -> None:
+def test_error_does_not_mention_the_batch(model: Trained) -> None:
     app = service(model, "model", Limits(wait=0.1, longest=20))
     bad = changed(set_first_node(element="Xe"))
     large = graph(3, nodes=[{"id": n} for n in range(21)])
-    answers = asked(app, predict(graph(0)), predict(bad), predict(large, bad))
-    errors = [each.get("error") for answer in answers for each in answer.json()["predictions"]]
+    responses = send(app, predict_request(graph(0)), predict_request(bad), predict_request(large, bad))
+    errors = [each.get("error") for response in responses for each in response.json()["predictions"]]
     assert errors[1] == errors[3]
     assert errors[1].startswith("node '0': 'element' is 'Xe'")

@@ -1,4 +1,4 @@
-"""Graphs whose features have no names, such as PyG's, behind HTTP: lists of numbers."""
+"""Graphs with unnamed features, such as PyG's, over HTTP: lists of numbers."""
 
 from dataclasses import replace
 
@@ -9,17 +9,17 @@ from torch_geometric.data import Data
 import gt
 from gt.errors import UserError
 from gt.serving.app import Limits, service
-from tests.serving.test_serving import asked, predict
+from tests.serving.test_serving import predict_request, send
 from tests.small_runs import train
 
 
 def random_graph(nodes: int, edges: int, seed: int) -> Data:
-    draw = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     return Data(
-        x=torch.randint(5, (nodes, 2), generator=draw),
-        edge_index=torch.randint(nodes, (2, edges), generator=draw),
-        edge_attr=torch.rand(edges, 3, generator=draw),
-        y=torch.rand(1, generator=draw),
+        x=torch.randint(5, (nodes, 2), generator=generator),
+        edge_index=torch.randint(nodes, (2, edges), generator=generator),
+        edge_attr=torch.rand(edges, 3, generator=generator),
+        y=torch.rand(1, generator=generator),
     )
 
 
@@ -36,34 +36,34 @@ def model(tmp_path_factory):
     return gt.load(folder / "run")
 
 
-def test_answers_are_those_of_python(model):
+def test_predictions_match_python(model):
     graphs = [random_graph(nodes, edges, 100 + nodes) for nodes, edges in ((1, 0), (4, 7), (1, 2), (9, 0), (6, 30))]
-    alone = [model.predict([graph])["prediction"][0] for graph in graphs]
-    assert max(alone) - min(alone) > 1e-4
-    health, together, *each = asked(
+    expected = [model.predict([graph])["prediction"][0] for graph in graphs]
+    assert max(expected) - min(expected) > 1e-4
+    health, together, *single = send(
         service(model, "model", Limits(wait=0.05)),
         ("GET", "/health", {}),
-        predict(*map(as_json, graphs)),
-        *(predict(as_json(graph)) for graph in graphs),
+        predict_request(*map(as_json, graphs)),
+        *(predict_request(as_json(graph)) for graph in graphs),
     )
     assert health.json()["input"] == "tensors"
     answers = [answer["prediction"] for answer in together.json()["predictions"]]
-    assert answers == pytest.approx(alone, abs=1e-5)
-    assert [one.json()["predictions"][0]["prediction"] for one in each] == pytest.approx(alone, abs=1e-5)
+    assert answers == pytest.approx(expected, abs=1e-5)
+    assert [response.json()["predictions"][0]["prediction"] for response in single] == pytest.approx(expected, abs=1e-5)
 
 
-def test_one_without_edges_need_not_say_what_these_would_carry(model):
-    whole = {"x": [[1, 2]], "edge_index": [[], []], "edge_attr": []}
-    short = [{"x": [[1, 2]], "edge_index": []}, {"x": [[1, 2.0]], "edge_index": [[], []], "edge_attr": None}]
-    (answer,) = asked(service(model, "model"), predict(whole, *short))
-    first, *others = answer.json()["predictions"]
+def test_graph_without_edges_may_omit_edge_features(model):
+    complete = {"x": [[1, 2]], "edge_index": [[], []], "edge_attr": []}
+    abbreviated = [{"x": [[1, 2]], "edge_index": []}, {"x": [[1, 2.0]], "edge_index": [[], []], "edge_attr": None}]
+    (response,) = send(service(model, "model"), predict_request(complete, *abbreviated))
+    first, *others = response.json()["predictions"]
     assert [first, first] == others
     assert "prediction" in first
 
 
-def test_what_is_wrong_has_an_error_in_its_place(model):
+def test_invalid_graph_gets_an_error_entry(model):
     good = as_json(random_graph(3, 4, 0))
-    wrong = {
+    invalid = {
         "did you mean 'edge_attr'": good | {"edge_atr": [[1, 2, 3]]},
         "no edge_index": {"x": [[1, 2]]},
         "no x": good | {"x": None},
@@ -78,17 +78,17 @@ def test_what_is_wrong_has_an_error_in_its_place(model):
         "edge_attr has 1 rows for 4 edges": good | {"edge_attr": [[1, 2, 3]]},
         "more than 5 nodes": as_json(random_graph(6, 4, 0)),
     }
-    (answer,) = asked(service(model, "model", Limits(longest=5)), predict(good, *wrong.values(), good))
-    first, *others, last = answer.json()["predictions"]
+    (response,) = send(service(model, "model", Limits(longest=5)), predict_request(good, *invalid.values(), good))
+    first, *others, last = response.json()["predictions"]
     assert first == last
     assert "prediction" in first
-    for words, other in zip(wrong, others, strict=True):
-        assert set(other) == {"error"}
-        assert words in other["error"]
-        assert "graph 0" not in other["error"]  # nobody knows of others who ask at the same time
+    for message, prediction in zip(invalid, others, strict=True):
+        assert set(prediction) == {"error"}
+        assert message in prediction["error"]
+        assert "graph 0" not in prediction["error"]  # requests must not reveal one another
 
 
-def test_a_model_that_points_at_nodes_is_refused(model, monkeypatch):
+def test_pointer_model_is_rejected(model, monkeypatch):
     monkeypatch.setattr(model, "schema", replace(model.schema, kind="multiclass", pointer=True))
     with pytest.raises(UserError, match="chooses among nodes"):
         service(model, "model")
