@@ -123,7 +123,7 @@ def killed_where(folder: Path) -> str:
 def stop_and_resume(
     folder: Path, data: list[str], options: list[str], signum: int, whole_group: bool, after: float
 ) -> str | None:
-    """Stop a run by a signal and resume it; return what happened, None if it had ended or not yet begun."""
+    """Stop a run by a signal and resume it; return what happened, None if it had finished or not started."""
     pid = start(folder, data, *options)
     time.sleep(after)
     if signum == signal.SIGKILL and whole_group:  # in the middle of writing a checkpoint, if one is still to come

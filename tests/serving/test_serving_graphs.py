@@ -1,4 +1,4 @@
-"""Graphs in node-link form over HTTP: an unreadable one gets an error entry, whoever sends what along with it."""
+"""Graphs in node-link form over HTTP: an unreadable one gets an error entry, whatever requests share its batch."""
 
 import json
 from typing import Any
