@@ -1,4 +1,4 @@
-"""A folder of CSV files: what stands there comes out, and what is wrong is named by its file and line."""
+"""Graphs from a folder of CSV files: parsing, dialects, and errors that name file and line."""
 
 import random
 
@@ -17,67 +17,67 @@ from tests.data.modules import over
 from tests.data.tables_of import EDGES, GRAPHS, NODES, TABLES, line_of, molecules, pack, write
 
 
-def opened(folder, **options):
+def open_data(folder, **options):
     data = over(GraphData, CSVGraphs, str(folder), root=str(folder.parent / "built"), **options)
     data.open([])
     return data
 
 
-def same(store, expected):
+def assert_same_batches(store, expected):
     for ids in ([0, 1, 2], [2, 0], [0]):
-        mine, theirs = gather(store, ids), GraphBatch.from_data_list([expected[i] for i in ids])
+        actual, reference = gather(store, ids), GraphBatch.from_data_list([expected[i] for i in ids])
         for name in ("ptr", "edge_index", "x", "edge_attr", "y"):
-            assert torch.equal(getattr(mine, name), getattr(theirs, name)), name
+            assert torch.equal(getattr(actual, name), getattr(reference, name)), name
 
 
 @pytest.mark.parametrize(
-    "form",
+    "dialect",
     [
         "plain",
         "gzip",
         "tabs",
         "windows",
         "old mac",
-        "mark",
+        "BOM",
         "quotes",
         "spaces",
-        "no end",
+        "no final newline",
         "semicolons",
         "utf-16",
-        "case",
+        "mixed case",
     ],
 )
-def test_what_stands_there_comes_out(form, tmp_path):
+def test_round_trip_of_every_dialect(dialect, tmp_path):
     folder = write(tmp_path / "csv")
     for name, text in TABLES.items():
         path = folder / name
-        if form == "gzip":
+        if dialect == "gzip":
             pack(path)
-        elif form == "tabs":
+        elif dialect == "tabs":
             path.unlink()
             path.with_suffix(".tsv").write_text(text.replace(",", "\t"))
-        elif form == "windows":
+        elif dialect == "windows":
             path.write_bytes(text.replace("\n", "\r\n").encode())
-        elif form == "old mac":
+        elif dialect == "old mac":
             path.write_bytes(text.replace("\n", "\r").encode())
-        elif form == "mark":
+        elif dialect == "BOM":
             path.write_bytes(text.encode("utf-8-sig"))
-        elif form == "quotes":
+        elif dialect == "quotes":
             path.write_text("\n".join(",".join(f'"{c}"' for c in line.split(",")) for line in text.split("\n")[:-1]))
-        elif form == "spaces":
+        elif dialect == "spaces":
             path.write_text(text.replace(",", " , "))
-        elif form == "semicolons":
+        elif dialect == "semicolons":
             path.write_text(text.replace(",", ";").replace("1.5", "1,5").replace("0.25", "0,25"))
-        elif form == "utf-16":
+        elif dialect == "utf-16":
             path.write_bytes(text.encode("utf-16"))
-        elif form == "case":
+        elif dialect == "mixed case":
             first, rest = text.split("\n", 1)
             ids = {"graph": "Graph", "node": "Id", "source": "Source", "target": "TARGET", "split": "Split"}
             path.write_text(",".join(ids.get(name, name) for name in first.split(",")) + "\n" + rest)
-        elif form == "no end":
+        elif dialect == "no final newline":
             path.write_text(text.rstrip("\n"))
-    store = opened(folder, undirected=True).graphs
-    same(store, molecules())
+    store = open_data(folder, undirected=True).graphs
+    assert_same_batches(store, molecules())
     assert (store.schema.node_vocab, store.schema.edge_vocab) == ((3, 2), (2,))
     assert (store.schema.level, store.schema.kind, store.schema.max_nodes) == ("graph", "regression", 3)
     assert {split: ids.tolist() for split, ids in store.splits.items()} == {"train": [0, 2], "valid": [1]}
@@ -85,14 +85,14 @@ def test_what_stands_there_comes_out(form, tmp_path):
     assert (store.schema.edge_names, store.schema.edge_categories) == (("bond",), (("double", "single"),))
 
 
-def test_edges_are_read_one_way_unless_told(tmp_path):
-    batch = gather(opened(write(tmp_path / "csv")).graphs, [1, 2])
+def test_edges_are_directed_by_default(tmp_path):
+    batch = gather(open_data(write(tmp_path / "csv")).graphs, [1, 2])
     assert batch.edge_index.T.tolist() == [[1, 0], [2, 3], [4, 3]]
     assert batch.edge_attr.tolist() == [[1], [0], [1]]
 
 
-def test_the_line_that_says_what_was_found(tmp_path, capsys):
-    opened(write(tmp_path / "csv"))
+def test_summary_of_the_graphs_is_printed(tmp_path, capsys):
+    open_data(write(tmp_path / "csv"))
     assert capsys.readouterr().out == (
         "csv-csv: 3 graphs, 6 nodes, 3 edges; a node has categories of 3 (element), 2 (ring), "
         "an edge categories of 2 (bond); "
@@ -106,72 +106,72 @@ def test_the_line_that_says_what_was_found(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("edges", "options", "said"),
+    ("edges", "options", "announced"),
     [
-        ("graph,source,target,bond\nm1,a,b,single\nm1,b,a,single\n", {}, False),  # both ways already
+        ("graph,source,target,bond\nm1,a,b,single\nm1,b,a,single\n", {}, False),  # in both directions already
         ("graph,source,target,bond\nm1,a,a,single\n", {}, False),
         (EDGES, {"undirected": False}, False),
         (EDGES, {"undirected": True}, False),
         (EDGES.replace("bond\n", "Type\n").replace("single", "directed").replace("double", "directed"), {}, True),
     ],
 )
-def test_edges_of_one_direction_are_said_to_be(edges, options, said, tmp_path, capsys):
-    opened(write(tmp_path / "csv", edges=edges), **options)
-    assert ("read as directed by default" in capsys.readouterr().out) is said
+def test_default_direction_is_announced(edges, options, announced, tmp_path, capsys):
+    open_data(write(tmp_path / "csv", edges=edges), **options)
+    assert ("read as directed by default" in capsys.readouterr().out) is announced
 
 
-def test_real_numbers_beside_categories(tmp_path):
+def test_categories_beside_floats_become_one_hot(tmp_path):
     lines = NODES.replace("ring", "charge").splitlines()
     lines[1:] = [line.rsplit(",", 1)[0] + f",{i / 4}" for i, line in enumerate(lines[1:])]
-    store = opened(write(tmp_path / "csv", nodes="\n".join(lines))).graphs
+    store = open_data(write(tmp_path / "csv", nodes="\n".join(lines))).graphs
     assert (store.schema.node_vocab, store.schema.node_floats) == ((), 4)
     expected = [[1, 0, 0, 1], [1, 0, 0, 0], [0, 0, 1, 0.5], [0, 1, 0, 0.25], [1, 0, 0, 0.75], [0, 0, 1, 1.25]]
     np.testing.assert_allclose(store.nodes["x"], expected)  # C, N, O, charge; m3, m1, m2
 
 
-def test_without_features_the_in_degree_is_a_category(tmp_path):
+def test_in_degree_replaces_missing_features(tmp_path):
     nodes = "\n".join(",".join(line.split(",")[:2]) for line in NODES.splitlines())
-    store = opened(write(tmp_path / "csv", nodes=nodes), undirected=True).graphs
+    store = open_data(write(tmp_path / "csv", nodes=nodes), undirected=True).graphs
     assert store.nodes["x"].tolist() == [[0], [1], [1], [1], [2], [1]]
     assert store.schema.node_vocab == (3,)
 
 
-def test_edges_may_leave_the_graph_out_where_ids_tell(tmp_path):
+def test_edges_need_no_graph_column_for_unique_ids(tmp_path):
     nodes = NODES.replace("m3,a", "m3,z")
     edges = "\n".join(",".join(line.split(",")[1:]) for line in EDGES.splitlines())
-    store = opened(write(tmp_path / "csv", nodes=nodes, edges=edges), undirected=True).graphs
-    same(store, molecules())
-    said = line_of(lambda: opened(write(tmp_path / "again", edges=edges)))
-    assert said == "edges.csv has no column 'graph', but node 'a' is in two graphs"
+    store = open_data(write(tmp_path / "csv", nodes=nodes, edges=edges), undirected=True).graphs
+    assert_same_batches(store, molecules())
+    message = line_of(lambda: open_data(write(tmp_path / "again", edges=edges)))
+    assert message == "edges.csv has no column 'graph', but node 'a' is in two graphs"
 
 
-def test_targets_of_several_kinds(tmp_path):
+def test_kind_of_target_is_inferred(tmp_path):
     graphs = "graph,toxic,soluble,split\nm3,1,,train\nm1,0,1,valid\nm2,1,0,train\n"
     folder = write(tmp_path / "csv", graphs=graphs)
-    store = opened(folder).graphs
+    store = open_data(folder).graphs
     assert (store.schema.kind, store.schema.outputs) == ("binary", 2)
     np.testing.assert_array_equal(store.graphs["y"], [[1, np.nan], [0, 1], [1, 0]])
-    only = opened(folder, target="toxic").graphs
-    assert (only.schema.kind, only.graphs["y"].tolist()) == ("multiclass", [1, 0, 1])
-    assert opened(folder, target=["toxic"], kind="regression").graphs.schema.kind == "regression"
-    words = GRAPHS.replace("1.5", "yes").replace("0.25", "no").replace("-2", "yes")
-    named = opened(write(tmp_path / "words", graphs=words)).graphs
-    assert (named.schema.names, named.graphs["y"].tolist()) == (("no", "yes"), [1, 0, 1])
+    single = open_data(folder, target="toxic").graphs
+    assert (single.schema.kind, single.graphs["y"].tolist()) == ("multiclass", [1, 0, 1])
+    assert open_data(folder, target=["toxic"], kind="regression").graphs.schema.kind == "regression"
+    text_labels = GRAPHS.replace("1.5", "yes").replace("0.25", "no").replace("-2", "yes")
+    classes = open_data(write(tmp_path / "words", graphs=text_labels)).graphs
+    assert (classes.schema.names, classes.graphs["y"].tolist()) == (("no", "yes"), [1, 0, 1])
 
 
-def test_targets_at_nodes(tmp_path):
+def test_node_targets(tmp_path):
     graphs = "graph,split\nm3,valid\nm1,train\nm2,train\n"
     labels = ["x", "", "y", "x", "x", "y"]
     lines = NODES.splitlines()
     nodes = "\n".join([lines[0] + ",label", *(f"{a},{b}" for a, b in zip(lines[1:], labels, strict=True))])
-    data = opened(write(tmp_path / "csv", nodes=nodes, graphs=graphs))
+    data = open_data(write(tmp_path / "csv", nodes=nodes, graphs=graphs))
     store = data.graphs
     assert (store.schema.level, store.schema.names, store.schema.node_vocab) == ("node", ("x", "y"), (3, 2))
     assert store.nodes["y"].tolist() == [0, 0, 1, -100, 0, 1]  # m3; m1; m2
     assert data.targets("train").tolist() == [0, 1, -100, 0, 1]
 
 
-def test_one_graph_without_a_table_of_graphs(tmp_path):
+def test_single_graph_without_graph_table(tmp_path):
     nodes = "node,size,label,split\n7,1,u,test\n5,2,v,train\n9,3,,train\n3,2,u,valid\n"
     folder = write(tmp_path / "csv", nodes=nodes, edges="source,target\n7,5\n9,7\n", graphs=None)
     data = NodeData(CSVGraphs(str(folder), root=str(tmp_path / "built")))
@@ -181,22 +181,22 @@ def test_one_graph_without_a_table_of_graphs(tmp_path):
     assert store.nodes["y"].tolist() == [0, 1, -100, 0]
     assert store.nodes["x"].tolist() == [[0], [1], [2], [1]]
     assert store.edge_index.T.tolist() == [[2, 0], [0, 1]]
-    assert line_of(lambda: opened(folder)).startswith(f"{folder} is a single graph: choose data=csv_nodes")
+    assert line_of(lambda: open_data(folder)).startswith(f"{folder} is a single graph: choose data=csv_nodes")
 
 
-def test_changed_files_are_another_store(tmp_path):
+def test_store_key_depends_on_options_and_files(tmp_path):
     folder = write(tmp_path / "csv")
-    first = opened(folder).source.key()
-    assert opened(folder).source.key() == first
+    first = open_data(folder).source.key()
+    assert open_data(folder).source.key() == first
     assert CSVGraphs(str(folder), undirected=True).key() != first
     write(folder, graphs=GRAPHS.replace("1.5", "1.6"))
     assert CSVGraphs(str(folder)).key() != first
 
 
-def without(text, column):
-    place = text.splitlines()[0].split(",").index(column)
+def drop_column(text, column):
+    index = text.splitlines()[0].split(",").index(column)
     rows = [line.split(",") for line in text.splitlines()]
-    return "\n".join(",".join(row[:place] + row[place + 1 :]) for row in rows) + "\n"
+    return "\n".join(",".join(row[:index] + row[index + 1 :]) for row in rows) + "\n"
 
 
 FAULTS = {
@@ -213,7 +213,7 @@ FAULTS = {
         {"edges": EDGES.replace("source,target", "src,dst")},
         "{folder}/edges.csv, line 1: needs the columns source and target but has graph, src, dst, bond: rename",
     ),
-    "no graph of nodes": ({"nodes": without(NODES, "graph")}, "nodes.csv has no column 'graph': "),
+    "no graph of nodes": ({"nodes": drop_column(NODES, "graph")}, "nodes.csv has no column 'graph': "),
     "no ids": (
         {"nodes": NODES.replace("node,", "nod,")},
         "{folder}/nodes.csv, line 1: needs the column node but has graph, nod, element, ring: rename the right ones",
@@ -270,7 +270,7 @@ FAULTS = {
         "graphs.csv: column 'split' is empty in all rows: fill it in, or remove it for a random split",
     ),
     "no target": (
-        {"graphs": without(GRAPHS, "label")},
+        {"graphs": drop_column(GRAPHS, "label")},
         "graphs.csv and nodes.csv: no attribute is called label, y or target; choose one of element, ring: ",
     ),
     "unknown graph of a node": (
@@ -303,7 +303,7 @@ FAULTS = {
     ),
     "too few to split": (
         {
-            "graphs": without(GRAPHS, "split").replace("m1,0.25\n", "").replace("m2,-2\n", ""),
+            "graphs": drop_column(GRAPHS, "split").replace("m1,0.25\n", "").replace("m2,-2\n", ""),
             "nodes": "graph,node\nm3,a\n",
             "edges": "graph,source,target\n",
         },
@@ -321,59 +321,59 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_is_wrong_is_one_line_and_leaves_nothing(fault, tmp_path):
-    changes, said = FAULTS[fault]
+def test_fault_is_one_line_and_leaves_no_store(fault, tmp_path):
+    changes, message = FAULTS[fault]
     folder = write(tmp_path / "csv", **changes)
-    line = line_of(lambda: opened(folder))
-    assert line.startswith(said.format(folder=folder)), line
+    error = line_of(lambda: open_data(folder))
+    assert error.startswith(message.format(folder=folder)), error
     assert not list((tmp_path / "built").rglob("*.npy"))
 
 
-def test_edges_that_are_listed_again_are_left_out_and_counted(tmp_path, capsys):
+def test_duplicate_edges_are_dropped_and_counted(tmp_path, capsys):
     folder = write(tmp_path / "csv", edges=EDGES + "m1,a,b,single\nm2,1,2,double\n")
-    assert gather(opened(folder).graphs, [1]).edge_index.tolist() == [[1, 0], [0, 1]]
+    assert gather(open_data(folder).graphs, [1]).edge_index.tolist() == [[1, 0], [0, 1]]
     assert "  1 duplicate edge left out" in capsys.readouterr().out.splitlines()
-    both = opened(folder, undirected=True).graphs
+    undirected_graphs = open_data(folder, undirected=True).graphs
     assert "  2 duplicate edges left out, in either direction" in capsys.readouterr().out.splitlines()
-    same(both, molecules())
-    other = write(tmp_path / "other", edges=EDGES + "m1,a,b,double\n")
-    assert len(opened(other).graphs.edge_index[0]) == 4
-    said = line_of(lambda: opened(other, undirected=True))
-    assert said.endswith("other/edges.csv, line 3 (undirected edges are the same in both directions): keep one of them")
-    loop = opened(write(tmp_path / "loop", edges=EDGES + "m3,a,a,single\n"), undirected=True).graphs
-    assert gather(loop, [0]).edge_index.tolist() == [[0], [0]]
+    assert_same_batches(undirected_graphs, molecules())
+    conflicting = write(tmp_path / "other", edges=EDGES + "m1,a,b,double\n")
+    assert len(open_data(conflicting).graphs.edge_index[0]) == 4
+    line = line_of(lambda: open_data(conflicting, undirected=True))
+    assert line.endswith("other/edges.csv, line 3 (undirected edges are the same in both directions): keep one of them")
+    with_loop = open_data(write(tmp_path / "loop", edges=EDGES + "m3,a,a,single\n"), undirected=True).graphs
+    assert gather(with_loop, [0]).edge_index.tolist() == [[0], [0]]
 
 
-def test_a_target_that_is_not_there_is_one_line(tmp_path):
+def test_unknown_target_gets_a_suggestion(tmp_path):
     folder = write(tmp_path / "csv")
-    assert line_of(lambda: opened(folder, target="lable")) == (
+    assert line_of(lambda: open_data(folder, target="lable")) == (
         "data.target: no column 'lable' to predict: did you mean 'label'?"
     )
 
 
-def test_two_forms_of_a_table_are_refused(tmp_path):
+def test_csv_and_tsv_of_one_table_are_rejected(tmp_path):
     folder = write(tmp_path / "csv")
     (folder / "nodes.tsv").write_text(NODES)
-    assert "nodes.csv and nodes.tsv both exist: keep one" in line_of(lambda: opened(folder))
+    assert "nodes.csv and nodes.tsv both exist: keep one" in line_of(lambda: open_data(folder))
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_any_damage_is_one_line_or_none(seed, tmp_path):
-    """A few bytes of a file are lost, changed or put in at random."""
-    draw = random.Random(seed)
+def test_random_damage_raises_only_user_errors(seed, tmp_path):
+    """A few bytes of a file are removed, replaced or inserted at random."""
+    rng = random.Random(seed)
     folder = write(tmp_path / "csv")
-    path = folder / draw.choice(sorted(TABLES))
+    path = folder / rng.choice(sorted(TABLES))
     content = bytearray(path.read_bytes())
-    first = draw.randrange(len(content))
-    put = draw.choice([b"", b",", b"\n", b'"', b"nan", b"\xff", b"\0", b"1e999", b"m1", b"\r", b'"\n"', bytes([seed])])
-    content[first : first + draw.randrange(8)] = put
+    start = rng.randrange(len(content))
+    patch = rng.choice([b"", b",", b"\n", b'"', b"nan", b"\xff", b"\0", b"1e999", b"m1", b"\r", b'"\n"', bytes([seed])])
+    content[start : start + rng.randrange(8)] = patch
     path.write_bytes(content)
-    said = ""
+    message = ""
     try:
         CSVGraphs(str(folder)).build()
-    except UserError as error:  # anything else is a defect
-        said = str(error)
-    assert "\n" not in said
+    except UserError as error:  # any other exception is a bug
+        message = str(error)
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(
@@ -386,7 +386,7 @@ def test_any_damage_is_one_line_or_none(seed, tmp_path):
         (["", "", ""], "O"),
     ],
 )
-def test_columns_have_the_type_of_their_cells(cells, kind, tmp_path):
+def test_column_type_follows_its_cells(cells, kind, tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("node,value\n" + "".join(f"{i},{cell}\n" for i, cell in enumerate(cells)))
     table = read_table(path, ["node"])
@@ -394,7 +394,7 @@ def test_columns_have_the_type_of_their_cells(cells, kind, tmp_path):
     assert table.columns["node"].tolist() == ["0", "1", "2"]
 
 
-def test_ids_are_text(tmp_path):
+def test_ids_are_compared_as_text(tmp_path):
     nodes = NODES.replace("m2,1,", "m2,01,").replace("m2,3,", "m2,1,")
     with pytest.raises(UserError, match="line 4: there is no node '3'"):
-        opened(write(tmp_path / "csv", nodes=nodes))
+        open_data(write(tmp_path / "csv", nodes=nodes))
