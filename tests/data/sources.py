@@ -61,7 +61,7 @@ def _put(files: Mapping[str, str]) -> Callable[[Path], None]:
 
 
 def _in_pyg(folder: Path) -> None:
-    test_pyg.tu_files(folder)
+    test_pyg.write_tu_dataset(folder)
     from torch_geometric.datasets import TUDataset
 
     TUDataset(str(folder), "TINY")  # processed, as it lies there once it was used

@@ -21,7 +21,7 @@ from gt.graph import GraphBatch
 from gt.train.network import build
 from tests.data.large.test_nodes_run import train
 from tests.data.own.test_pyg import Kept
-from tests.data.own.test_pyg_metric import contacts
+from tests.data.own.test_pyg_metric import write_contacts
 from tests.runs import network, predictions
 from tests.train.test_link_metrics import with_links
 
@@ -244,7 +244,7 @@ def test_folds_and_static_shapes(tmp_path):
 
 def test_contacts_are_learned_ranked_and_predicted(tmp_path):
     """A few steps by the ordinary command, from the raw files; then predictions of them, and of graphs in memory."""
-    contacts(tmp_path / "pyg")
+    write_contacts(tmp_path / "pyg")
     options = [f"data.root={tmp_path}", f"data.dataset.root={tmp_path / 'pyg'}", "data.batch_size=3"]
     run = tmp_path / "run"
     scores = train(run, "experiment=pcqm_contact_gcn", *options, "encoding.laplacian.dim=4")

@@ -1,4 +1,4 @@
-"""Single graphs of PyG as node data."""
+"""PyG datasets of a single graph as node data."""
 
 from functools import partial
 
@@ -12,40 +12,40 @@ from gt.errors import UserError
 from gt.schema import UNLABELLED
 
 
-class Toy(InMemoryDataset):
-    """Graphs of thirty nodes on a ring, with the public masks of citation networks."""
+class RingDataset(InMemoryDataset):
+    """Copies of a ring of thirty nodes, optionally with masks named as in PyG's citation networks."""
 
     def __init__(self, graphs: int = 1, masks: bool = True) -> None:
         super().__init__()
-        draw = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(0)
         ring = torch.arange(30)
         data = Data(
-            x=torch.randn(30, 4, generator=draw),
+            x=torch.randn(30, 4, generator=generator),
             edge_index=torch.cat([torch.stack([ring, ring.roll(1)]), torch.stack([ring.roll(1), ring])], 1),
             y=torch.arange(30) % 3,
         )
         if masks:
-            place = torch.arange(30)
-            data.train_mask, data.val_mask, data.test_mask = place < 9, (place > 10) & (place < 20), place >= 20
+            index = torch.arange(30)
+            data.train_mask, data.val_mask, data.test_mask = index < 9, (index > 10) & (index < 20), index >= 20
         self.data, self.slices = self.collate([data] * graphs)
 
 
-def test_masks_are_the_splits(tmp_path):
-    data = NodeData(PyG(Toy, root=str(tmp_path)))
+def test_masks_become_splits(tmp_path):
+    data = NodeData(PyG(RingDataset, root=str(tmp_path)))
     data.open([])
     (batch,) = data.loader("train")
     assert (batch.num_nodes, batch.num_edges, data.schema.outputs, data.schema.level) == (30, 60, 3, "node")
     assert torch.equal(batch.y != UNLABELLED, torch.arange(30) < 9)
-    assert torch.equal(batch.x, Toy()[0].x)
+    assert torch.equal(batch.x, RingDataset()[0].x)
     assert data.dataset("test").roots.tolist() == list(range(20, 30))
 
 
-def test_without_masks_nodes_are_shared_out(tmp_path):
-    data = NodeData(PyG(partial(Toy, masks=False), root=str(tmp_path), fractions=(0.6, 0.2, 0.2)))
+def test_nodes_without_masks_are_split_at_random(tmp_path):
+    data = NodeData(PyG(partial(RingDataset, masks=False), root=str(tmp_path), fractions=(0.6, 0.2, 0.2)))
     data.open([])
     assert [len(data.dataset(split)) for split in ("train", "valid", "test")] == [18, 6, 6]
 
 
-def test_several_graphs_are_refused(tmp_path):
+def test_several_graphs_are_rejected(tmp_path):
     with pytest.raises(UserError, match="several graphs"):
-        NodeData(PyG(partial(Toy, graphs=2), root=str(tmp_path))).open([])
+        NodeData(PyG(partial(RingDataset, graphs=2), root=str(tmp_path))).open([])

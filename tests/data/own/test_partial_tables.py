@@ -1,4 +1,4 @@
-"""Tables in which some samples have no split, or no target: these are in no split, and a line counts them."""
+"""Tables in which some samples lack a split or a target: these are in no split, and a line counts them."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ LABELS = ["a", "b", "b"] * 13 + ["a"]
 
 
 def write_nodes(folder: Path, splits: list[str] = SPLITS) -> Path:
-    """Forty nodes in a ring, each with its number as a feature."""
+    """A ring of nodes, forty by default, with a feature that rises with the number of the node."""
     folder.mkdir(exist_ok=True)
     names = [f"n{n}" for n in range(len(splits))]
     nodes = {"node": names, "size": np.arange(len(splits)) / 4, "label": LABELS, "split": splits}
@@ -29,43 +29,43 @@ def write_nodes(folder: Path, splits: list[str] = SPLITS) -> Path:
     return folder
 
 
-def write_graphs(path: Path, **facts: list) -> Path:
-    """Graphs of two nodes in lines of JSON, each with a value of every list."""
+def write_graphs(path: Path, **attributes: list) -> Path:
+    """Write graphs of two nodes as lines of JSON, each with one value from every list."""
     nodes, edges = [{"id": 0, "kind": "C"}, {"id": 1, "kind": "O"}], [{"source": 0, "target": 1}]
-    rows = [dict(zip(facts, values, strict=True)) for values in zip(*facts.values(), strict=True)]
+    rows = [dict(zip(attributes, values, strict=True)) for values in zip(*attributes.values(), strict=True)]
     path.write_text("\n".join(json.dumps({"graph": row, "nodes": nodes, "edges": edges}) for row in rows))
     return path
 
 
-def opened(kind: type, module: type, path: Path, **options):
-    data = over(module, kind, str(path), root=str(path.parent / "root"), **options)
+def open_data(source: type, module: type, path: Path, **options):
+    data = over(module, source, str(path), root=str(path.parent / "root"), **options)
     data.open([])
     return data
 
 
-def test_a_node_of_no_split_is_read_and_neither_trained_on_nor_scored(tmp_path, capsys):
-    graphs = opened(CSVGraphs, NodeData, write_nodes(tmp_path / "mine")).graphs
+def test_nodes_without_split_are_read_but_not_scored(tmp_path, capsys):
+    graphs = open_data(CSVGraphs, NodeData, write_nodes(tmp_path / "mine")).graphs
     for split in ("train", "valid", "test"):
-        assert graphs.splits[split].tolist() == [n for n, word in enumerate(SPLITS) if word == split]
+        assert graphs.splits[split].tolist() == [n for n, name in enumerate(SPLITS) if name == split]
     assert graphs.nodes["x"][:, 0].tolist() == [n / 4 for n in range(40)]
     assert graphs.edge_index.shape == (2, 40)
-    said = "  8 of 40 nodes have no split: visible to other nodes, but neither trained on nor scored"
-    assert said in capsys.readouterr().out.splitlines()
+    message = "  8 of 40 nodes have no split: visible to other nodes, but neither trained on nor scored"
+    assert message in capsys.readouterr().out.splitlines()
 
 
-def test_nodes_without_a_target_are_counted(tmp_path, capsys):
+def test_nodes_without_target_are_counted(tmp_path, capsys):
     folder = write_nodes(tmp_path / "mine")
     table = pd.read_csv(folder / "nodes.csv").drop(columns="split")
     table["label"] = [["a", "b", None][n % 3] for n in range(40)]
     table.to_csv(folder / "nodes.csv", index=False)
-    graphs = opened(CSVGraphs, NodeData, folder).graphs
+    graphs = open_data(CSVGraphs, NodeData, folder).graphs
     assert sum(map(len, graphs.splits.values())) == 27
-    said = "  13 of 40 nodes have no label: visible to other nodes, but neither trained on nor scored"
-    assert said in capsys.readouterr().out.splitlines()
+    message = "  13 of 40 nodes have no label: visible to other nodes, but neither trained on nor scored"
+    assert message in capsys.readouterr().out.splitlines()
 
 
-def test_folds_deal_out_nodes_of_no_split_too_and_nothing_is_said(tmp_path, capsys):
-    graphs = opened(CSVGraphs, NodeData, write_nodes(tmp_path / "mine"), folds=4).graphs
+def test_folds_include_nodes_without_split(tmp_path, capsys):
+    graphs = open_data(CSVGraphs, NodeData, write_nodes(tmp_path / "mine"), folds=4).graphs
     assert sum(len(graphs.splits[split]) for split in ("train", "valid", "test")) == 40
     assert "no split" not in capsys.readouterr().out
 
@@ -81,15 +81,15 @@ def test_new_nodes_need_no_split(tmp_path):
         )
 
 
-def test_a_column_of_splits_that_says_nothing_is_refused(tmp_path):
+def test_empty_split_column_is_rejected(tmp_path):
     with pytest.raises(UserError, match=r"nodes\.csv: column 'split' is empty in all rows: fill it in"):
-        opened(CSVGraphs, NodeData, write_nodes(tmp_path / "mine", [""] * 40))
+        open_data(CSVGraphs, NodeData, write_nodes(tmp_path / "mine", [""] * 40))
 
 
-def test_graphs_of_no_split_are_left_out_and_counted(tmp_path, capsys):
+def test_graphs_without_split_are_dropped_and_counted(tmp_path, capsys):
     splits = ["train", "valid", None, "test", " "] * 8
     path = write_graphs(tmp_path / "g.jsonl", y=LABELS, split=splits)
-    graphs = opened(GraphFiles, GraphData, path).graphs
+    graphs = open_data(GraphFiles, GraphData, path).graphs
     assert graphs.splits["train"].tolist() == list(range(0, 40, 5))
     assert sum(map(len, graphs.splits.values())) == 24
     assert "  16 of 40 graphs have no split and are left out" in capsys.readouterr().out.splitlines()
@@ -100,19 +100,21 @@ def test_graphs_of_no_split_are_left_out_and_counted(tmp_path, capsys):
     [([0.5, 1.25, None, 3.75] * 10, "regression"), ([2, 5, None, 5] * 10, "multiclass"), (["a", "b", None, "b"] * 10,
      "multiclass")],
 )  # fmt: skip
-@pytest.mark.parametrize("told", [True, False])
-def test_graphs_without_the_target_are_left_out_and_counted(values, kind, told, tmp_path, capsys):
-    facts = {"t": values, "other": [n / 8 for n in range(40)]}
-    facts |= {"split": ["train"] * 20 + ["valid"] * 10 + ["test"] * 10} if told else {}
-    graphs = opened(GraphFiles, GraphData, write_graphs(tmp_path / "g.jsonl", **facts), target="t").graphs
+@pytest.mark.parametrize("with_splits", [True, False])
+def test_graphs_without_target_are_dropped_and_counted(values, kind, with_splits, tmp_path, capsys):
+    attributes = {"t": values, "other": [n / 8 for n in range(40)]}
+    attributes |= {"split": ["train"] * 20 + ["valid"] * 10 + ["test"] * 10} if with_splits else {}
+    graphs = open_data(GraphFiles, GraphData, write_graphs(tmp_path / "g.jsonl", **attributes), target="t").graphs
     assert graphs.schema.kind == kind
     kept = np.sort(np.concatenate(list(graphs.splits.values())))
     assert kept.tolist() == [n for n, value in enumerate(values) if value is not None]
     assert "  10 of 40 graphs have no t and are left out" in capsys.readouterr().out.splitlines()
 
 
-def test_graphs_without_any_of_several_targets_are_counted_as_well(tmp_path, capsys):
-    facts = {"t": [0.5, None, 1.5, None] * 10, "u": [2.5, None, None, 0.25] * 10}
-    graphs = opened(GraphFiles, GraphData, write_graphs(tmp_path / "g.jsonl", **facts), target=["t", "u"]).graphs
+def test_graphs_without_any_target_are_dropped_and_counted(tmp_path, capsys):
+    attributes = {"t": [0.5, None, 1.5, None] * 10, "u": [2.5, None, None, 0.25] * 10}
+    graphs = open_data(
+        GraphFiles, GraphData, write_graphs(tmp_path / "g.jsonl", **attributes), target=["t", "u"]
+    ).graphs
     assert sum(map(len, graphs.splits.values())) == 30
     assert "  10 of 40 graphs have none of t, u and are left out" in capsys.readouterr().out.splitlines()

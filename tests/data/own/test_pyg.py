@@ -1,4 +1,4 @@
-"""Datasets of PyG as stores: what PyG itself batches is what comes out, and the splits are those of the dataset."""
+"""PyG datasets as stores: batches against those of PyG, targets, splits, errors, files and downloads."""
 
 from functools import partial
 from pathlib import Path
@@ -23,15 +23,15 @@ SIZES = (3, 1, 6, 2, 5, 4, 1, 7, 3, 2, 4, 6)
 
 
 class Kept(InMemoryDataset):
-    """A list of graphs, collated as PyG's datasets are."""
+    """Graphs in memory, collated as in PyG's own datasets."""
 
     def __init__(self, graphs, transform=None):
         super().__init__(None, transform)
         self.data, self.slices = self.collate(graphs)
 
 
-class Listed(Dataset):
-    """A list of graphs that PyG does not collate."""
+class Uncollated(Dataset):
+    """A dataset that returns its graphs one by one, which PyG does not collate."""
 
     def __init__(self, graphs):
         super().__init__(None)
@@ -44,17 +44,17 @@ class Listed(Dataset):
         return self.graphs[idx]
 
 
-class Split(InMemoryDataset):
-    """Graphs by split, as ZINC and LRGBDataset give them: the training graphs unless others are asked for."""
+class SplitDataset(InMemoryDataset):
+    """One split per dataset, as in ZINC and LRGBDataset: the training graphs by default."""
 
     def __init__(self, root, split="train"):
         super().__init__(None)
-        first = ["train", "val", "test"].index(split)
-        self.data, self.slices = self.collate([random_graph(size, 50 * first + size) for size in SIZES[first:]])
+        index = ["train", "val", "test"].index(split)
+        self.data, self.slices = self.collate([random_graph(size, 50 * index + size) for size in SIZES[index:]])
 
 
-class Indexed(InMemoryDataset):
-    """Graphs by split as MalNetTiny gives them: a range of all; no features, a number as y."""
+class IndexSplitDataset(InMemoryDataset):
+    """Splits that are ranges of all graphs, as in MalNetTiny; without features, and with an integer as ``y``."""
 
     def __init__(self, split=None):
         super().__init__(None)
@@ -65,41 +65,41 @@ class Indexed(InMemoryDataset):
             self._indices = {"train": range(6), "val": range(6, 9), "test": range(9, 12)}[split]
 
 
-class Ignores(InMemoryDataset):
-    """Takes a split and gives all it has, as CSL of GNNBenchmarkDataset does."""
+class SplitIgnored(InMemoryDataset):
+    """Takes a split but always holds all graphs, as CSL of GNNBenchmarkDataset does."""
 
     def __init__(self, split="train"):
         super().__init__(None)
         self.data, self.slices = self.collate([random_graph(size, i) for i, size in enumerate(SIZES)])
 
 
-def graphs(**changes):
-    """Random graphs, each attribute named changed by a function of (graph, number)."""
-    found = [random_graph(size, i) for i, size in enumerate(SIZES)]
-    for number, graph in enumerate(found):
+def random_graphs(**changes):
+    """Random graphs; each of the given attributes is set by a function of the graph and its number."""
+    graphs = [random_graph(size, i) for i, size in enumerate(SIZES)]
+    for number, graph in enumerate(graphs):
         for name, change in changes.items():
             graph[name] = change(graph, number)
-    return found
+    return graphs
 
 
-def same(store, expected):
-    """Every batch of the store is what PyG's graphs pack to."""
+def assert_same_batches(store, expected):
+    """Every batch of the store equals the one made of the PyG graphs."""
     for ids in (range(len(expected)), [4, 0, 2, 2], [1]):
-        mine, theirs = gather(store, list(ids)), GraphBatch.from_data_list([expected[i] for i in ids])
-        assert torch.equal(mine.ptr, theirs.ptr)
-        assert torch.equal(mine.edge_index, theirs.edge_index)
+        actual, reference = gather(store, list(ids)), GraphBatch.from_data_list([expected[i] for i in ids])
+        assert torch.equal(actual.ptr, reference.ptr)
+        assert torch.equal(actual.edge_index, reference.edge_index)
         for name in ("x", "edge_attr", "y"):
-            a, b = getattr(mine, name), getattr(theirs, name)
-            assert (a is None) == (b is None), name
-            if a is not None:
-                assert torch.equal(a, b.view_as(a).to(a.dtype)), name
+            value, wanted = getattr(actual, name), getattr(reference, name)
+            assert (value is None) == (wanted is None), name
+            if value is not None:
+                assert torch.equal(value, wanted.view_as(value).to(value.dtype)), name
     return store
 
 
-@pytest.mark.parametrize("kind", [Kept, Listed, partial(Kept, transform=lambda graph: graph)])
-def test_categories_and_classes(kind):
-    expected = graphs()
-    store = same(build({"": kind(expected)}, "own"), expected)
+@pytest.mark.parametrize("make", [Kept, Uncollated, partial(Kept, transform=lambda graph: graph)])
+def test_categories_and_classes(make):
+    expected = random_graphs()
+    store = assert_same_batches(build({"": make(expected)}, "own"), expected)
     assert store.schema.node_vocab == tuple((torch.cat([g.x for g in expected]).max(0).values + 1).tolist())
     assert len(store.schema.edge_vocab) == 1
     assert (store.schema.level, store.schema.kind, store.schema.outputs) == ("graph", "multiclass", 3)
@@ -108,36 +108,34 @@ def test_categories_and_classes(kind):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
-def test_real_numbers(dtype):
-    expected = graphs(
+def test_float_features_and_targets(dtype):
+    expected = random_graphs(
         x=lambda g, i: torch.rand(g.num_nodes, 3, dtype=torch.float64).to(dtype),
-        edge_attr=lambda g, i: torch.rand(g.num_edges, dtype=torch.float64).to(
-            dtype
-        ),  # one number: a column of its own
+        edge_attr=lambda g, i: torch.rand(g.num_edges, dtype=torch.float64).to(dtype),  # a vector becomes a column
         y=lambda g, i: torch.tensor([i / 7]),
     )
     store = build({"": Kept(expected)}, "own")
     for graph in expected:
         graph.x, graph.edge_attr = graph.x.float(), graph.edge_attr.float()[:, None]
-    same(store, expected)
+    assert_same_batches(store, expected)
     assert (store.schema.node_floats, store.schema.edge_floats) == (3, 1)
     assert (store.schema.node_vocab, store.schema.kind, store.schema.outputs) == ((), "regression", 1)
 
 
-def test_a_single_category_at_nodes_and_edges_may_be_flat():
-    expected = graphs(x=lambda g, i: g.x[:, 0], edge_attr=lambda g, i: g.edge_attr[:, 0])
+def test_flat_categories_become_a_column():
+    expected = random_graphs(x=lambda g, i: g.x[:, 0], edge_attr=lambda g, i: g.edge_attr[:, 0])
     store = build({"": Kept(expected)}, "own")
     for graph in expected:
         graph.x, graph.edge_attr = graph.x[:, None], graph.edge_attr[:, None]
-    same(store, expected)
+    assert_same_batches(store, expected)
 
 
-def test_without_features_the_in_degree_is_a_category(capsys, tmp_path):
-    expected = graphs(x=lambda g, i: torch.bincount(g.edge_index[1], minlength=g.num_nodes)[:, None])
+def test_in_degree_replaces_missing_features(capsys, tmp_path):
+    expected = random_graphs(x=lambda g, i: torch.bincount(g.edge_index[1], minlength=g.num_nodes)[:, None])
     plain = [Data(edge_index=g.edge_index, num_nodes=g.num_nodes, y=g.y) for g in expected]
     for graph in expected:
         del graph.edge_attr
-    store = same(build({"": Kept(plain)}, "own"), expected)
+    store = assert_same_batches(build({"": Kept(plain)}, "own"), expected)
     assert store.schema.node_vocab == (1 + max(int(g.x.max()) for g in expected),)
     data = GraphData(PyG(partial(Kept, plain), root=str(tmp_path)))
     data.open([])
@@ -153,129 +151,129 @@ def test_without_features_the_in_degree_is_a_category(capsys, tmp_path):
         (lambda i: torch.tensor([[i % 2, float("nan")]]), "binary", 2),
         (lambda i: torch.tensor([float(i % 2)]), "binary", 1),
         (lambda i: torch.tensor([[i % 2, i]]), "regression", 2),
-        (lambda i: torch.tensor([i * 0.5, 1.0, 2.0]), "regression", 3),  # a flat row for each graph
+        (lambda i: torch.tensor([i * 0.5, 1.0, 2.0]), "regression", 3),  # one flat row per graph
         (lambda i: float(i), "regression", 1),
     ],
 )
-def test_the_kind_of_target_is_found(y, kind, outputs):
-    store = build({"": Kept(graphs(y=lambda g, i: y(i)))}, "own")
+def test_kind_of_target_is_inferred(y, kind, outputs):
+    store = build({"": Kept(random_graphs(y=lambda g, i: y(i)))}, "own")
     assert (store.schema.level, store.schema.kind, store.schema.outputs) == ("graph", kind, outputs)
     expected = np.array([np.asarray(y(i), dtype=np.float64).reshape(-1) for i in range(len(SIZES))])
     np.testing.assert_allclose(store.graphs["y"].reshape(expected.shape), expected)
 
 
-def test_classes_that_are_not_counted_from_0_are_numbered_and_named():
-    store = build({"": Kept(graphs(y=lambda g, i: torch.tensor([[-1, 1, 70][i % 3]])))}, "own")
+def test_arbitrary_classes_are_numbered_and_named():
+    store = build({"": Kept(random_graphs(y=lambda g, i: torch.tensor([[-1, 1, 70][i % 3]])))}, "own")
     assert store.schema.names == ("-1", "1", "70")
     assert store.graphs["y"].tolist() == [i % 3 for i in range(len(SIZES))]
 
 
-def test_a_kind_that_is_named_holds():
-    whole = graphs(y=lambda g, i: torch.tensor([i % 5]))
-    assert build({"": Kept(whole)}, "own", kind="regression").schema.kind == "regression"
+def test_explicit_kind_overrides_inference():
+    graphs = random_graphs(y=lambda g, i: torch.tensor([i % 5]))
+    assert build({"": Kept(graphs)}, "own", kind="regression").schema.kind == "regression"
     with pytest.raises(UserError, match=r"^own, graph 2: 2 is neither 0 nor 1: set data.kind=regression or multiclass"):
-        build({"": Kept(whole)}, "own", kind="binary")
+        build({"": Kept(graphs)}, "own", kind="binary")
 
 
-def test_targets_at_nodes():
-    expected = graphs(y=lambda g, i: torch.arange(g.num_nodes) % 3)
-    store = same(build({"": Kept(expected)}, "own"), expected)
+def test_node_targets():
+    expected = random_graphs(y=lambda g, i: torch.arange(g.num_nodes) % 3)
+    store = assert_same_batches(build({"": Kept(expected)}, "own"), expected)
     assert (store.schema.level, store.schema.outputs) == ("node", 3)
     assert "y" not in store.graphs
     assert sorted(np.concatenate(list(store.splits.values()))) == list(range(len(SIZES)))
 
 
-def test_targets_at_nodes_count_by_split(tmp_path):
-    expected = graphs(y=lambda g, i: torch.arange(g.num_nodes) % 3)
+def test_node_targets_of_each_split(tmp_path):
+    expected = random_graphs(y=lambda g, i: torch.arange(g.num_nodes) % 3)
     data = GraphData(PyG(partial(Kept, expected), root=str(tmp_path)))
     data.open([])
     for split in ("train", "valid", "test"):
-        seen = torch.cat([batch.y for batch in data.loader(split)])
-        assert sorted(seen.tolist()) == sorted(data.targets(split).tolist())
-        wanted = [v for g in data.graphs.splits[split] for v in expected[g].y.tolist()]
-        assert sorted(seen.tolist()) == sorted(wanted)
+        targets = torch.cat([batch.y for batch in data.loader(split)])
+        assert sorted(targets.tolist()) == sorted(data.targets(split).tolist())
+        expected_targets = [v for g in data.graphs.splits[split] for v in expected[g].y.tolist()]
+        assert sorted(targets.tolist()) == sorted(expected_targets)
 
 
-def test_the_splits_of_a_dataset_are_kept(tmp_path):
-    data = GraphData(PyG(partial(Split, root=str(tmp_path / "unused")), root=str(tmp_path)))
+def test_splits_of_the_dataset_are_kept(tmp_path):
+    data = GraphData(PyG(partial(SplitDataset, root=str(tmp_path / "unused")), root=str(tmp_path)))
     data.open([])
-    expected = [graph for split in ("train", "val", "test") for graph in Split("unused", split)]
-    same(data.graphs, expected)
+    expected = [graph for split in ("train", "val", "test") for graph in SplitDataset("unused", split)]
+    assert_same_batches(data.graphs, expected)
     assert [len(data.graphs.splits[s]) for s in ("train", "valid", "test")] == [12, 11, 10]
     assert np.concatenate([data.graphs.splits[s] for s in ("train", "valid", "test")]).tolist() == list(range(33))
 
 
-def test_a_split_that_is_named_is_the_only_one(tmp_path):
-    data = GraphData(PyG(partial(Split, root=str(tmp_path / "unused"), split="val"), root=str(tmp_path)))
+def test_named_split_is_read_alone(tmp_path):
+    data = GraphData(PyG(partial(SplitDataset, root=str(tmp_path / "unused"), split="val"), root=str(tmp_path)))
     data.open([])
     assert sum(map(len, data.graphs.splits.values())) == len(data.graphs) == 11
 
 
-def test_splits_that_are_ranges_of_one_dataset(tmp_path):
-    data = GraphData(PyG(Indexed, root=str(tmp_path)))
+def test_splits_that_are_index_ranges(tmp_path):
+    data = GraphData(PyG(IndexSplitDataset, root=str(tmp_path)))
     data.open([])
     assert [len(data.graphs.splits[s]) for s in ("train", "valid", "test")] == [6, 3, 3]
     assert data.graphs.graphs["y"].tolist() == [i % 2 for i in range(12)]
     assert data.graphs.sizes.tolist() == list(SIZES)
 
 
-def test_a_dataset_that_gives_the_same_for_each_split_is_split_at_random(tmp_path):
-    data = GraphData(PyG(Ignores, root=str(tmp_path)))
+def test_identical_splits_give_way_to_a_random_split(tmp_path):
+    data = GraphData(PyG(SplitIgnored, root=str(tmp_path)))
     data.open([])
     assert len(data.graphs) == len(SIZES)
     assert sorted(np.concatenate(list(data.graphs.splits.values()))) == list(range(len(SIZES)))
 
 
-def test_a_random_split_shares_out_each_class():
-    many = [random_graph(2, i) for i in range(200)]
-    for number, graph in enumerate(many):
+def test_random_split_is_stratified():
+    graphs = [random_graph(2, i) for i in range(200)]
+    for number, graph in enumerate(graphs):
         graph.y = torch.tensor([0 if number < 20 else 1 if number < 60 else 2])
-    store = build({"": Kept(many)}, "own", split_seed=1)
+    store = build({"": Kept(graphs)}, "own", split_seed=1)
     counts = {split: np.bincount(store.graphs["y"][ids]).tolist() for split, ids in store.splits.items()}
     assert {split: sum(count) for split, count in counts.items()} == {"train": 160, "valid": 20, "test": 20}
-    for split, share in (("train", 0.8), ("valid", 0.1), ("test", 0.1)):
-        np.testing.assert_allclose(counts[split], np.array([20, 40, 140]) * share, atol=1)
-    again, other = (build({"": Kept(many)}, "own", split_seed=seed).splits for seed in (1, 2))
+    for split, fraction in (("train", 0.8), ("valid", 0.1), ("test", 0.1)):
+        np.testing.assert_allclose(counts[split], np.array([20, 40, 140]) * fraction, atol=1)
+    again, other = (build({"": Kept(graphs)}, "own", split_seed=seed).splits for seed in (1, 2))
     assert np.array_equal(store.splits["test"], again["test"])
     assert not np.array_equal(store.splits["test"], other["test"])
-    two = build({"": Kept(many)}, "own", fractions=(0.5, 0.5, 0)).splits
-    assert {split: len(ids) for split, ids in two.items()} == {"train": 100, "valid": 100}
+    two_splits = build({"": Kept(graphs)}, "own", fractions=(0.5, 0.5, 0)).splits
+    assert {split: len(ids) for split, ids in two_splits.items()} == {"train": 100, "valid": 100}
 
 
-def test_changed_data_is_another_store(tmp_path):
-    first, same_again = graphs(), graphs()
-    other = graphs()
-    other[3].x = other[3].x + 1
-    keys = [PyG(partial(Kept, found), root=str(tmp_path)).key() for found in (first, same_again, other)]
+def test_store_key_depends_on_data_and_split_seed(tmp_path):
+    graphs, equal = random_graphs(), random_graphs()
+    changed = random_graphs()
+    changed[3].x = changed[3].x + 1
+    keys = [PyG(partial(Kept, dataset), root=str(tmp_path)).key() for dataset in (graphs, equal, changed)]
     assert keys[0] == keys[1] != keys[2]
-    assert keys[0] != PyG(partial(Kept, first), split_seed=1, root=str(tmp_path)).key()
+    assert keys[0] != PyG(partial(Kept, graphs), split_seed=1, root=str(tmp_path)).key()
 
 
-def test_one_graph_with_masks():
+def test_masks_of_one_graph_become_splits():
     graph = random_graph(30, 0)
     graph.y = torch.arange(30) % 3
     parts = torch.randperm(30, generator=torch.Generator().manual_seed(0))[:24].split(8)
     for name, ids in zip(("train", "val", "test"), parts, strict=True):
         graph[f"{name}_mask"] = torch.zeros(30, dtype=torch.bool).index_fill(0, ids, True)
     store = one_graph(Kept([graph]), "cora")
-    same_graph = gather(store, [0])
-    theirs = GraphBatch.from_data_list([graph])
-    assert torch.equal(same_graph.x, theirs.x)
-    assert torch.equal(same_graph.y, theirs.y)
-    assert torch.equal(same_graph.edge_index, theirs.edge_index)
+    batch = gather(store, [0])
+    reference = GraphBatch.from_data_list([graph])
+    assert torch.equal(batch.x, reference.x)
+    assert torch.equal(batch.y, reference.y)
+    assert torch.equal(batch.edge_index, reference.edge_index)
     assert (len(store), store.schema.level, store.schema.outputs) == (1, "node", 3)
     for split, ids in zip(("train", "valid", "test"), parts, strict=True):
         assert store.splits[split].tolist() == sorted(ids.tolist())
-    several = graph.clone()
+    multi_split = graph.clone()
     for name in ("train", "val", "test"):
-        several[f"{name}_mask"] = torch.stack([graph[f"{name}_mask"], graph[f"{name}_mask"].roll(1)], dim=1)
-    found = one_graph(Kept([several]), "cora").splits
+        multi_split[f"{name}_mask"] = torch.stack([graph[f"{name}_mask"], graph[f"{name}_mask"].roll(1)], dim=1)
+    splits = one_graph(Kept([multi_split]), "cora").splits
     for split, ids in store.splits.items():
-        assert np.array_equal(found[f"0.{split}"], ids)
-        assert np.array_equal(found[f"1.{split}"], np.sort((ids + 1) % 30))
+        assert np.array_equal(splits[f"0.{split}"], ids)
+        assert np.array_equal(splits[f"1.{split}"], np.sort((ids + 1) % 30))
 
 
-def test_each_split_of_one_graph_counts_its_own_nodes(tmp_path):
+def test_each_split_of_one_graph_has_its_own_targets(tmp_path):
     graph = random_graph(30, 0)
     graph.y = torch.arange(30) % 3
     for place, name in enumerate(("train", "val", "test")):
@@ -287,11 +285,11 @@ def test_each_split_of_one_graph_counts_its_own_nodes(tmp_path):
         assert (batch.y != -100).nonzero().flatten().tolist() == list(ids)
         assert batch.y[list(ids)].tolist() == [i % 3 for i in ids] == data.targets(split).tolist()
     with pytest.raises(UserError, match="12 graphs, but one is needed"):
-        NodeData(PyG(partial(Kept, graphs()), root=str(tmp_path))).open([])
+        NodeData(PyG(partial(Kept, random_graphs()), root=str(tmp_path))).open([])
 
 
-def test_masks_of_several_graphs_are_refused():
-    masked = graphs(
+def test_masks_in_several_graphs_are_rejected():
+    masked = random_graphs(
         y=lambda g, i: torch.arange(g.num_nodes) % 3, train_mask=lambda g, i: torch.ones(g.num_nodes, dtype=torch.bool)
     )
     with pytest.raises(UserError, match="own has masks of nodes in several graphs"):
@@ -301,24 +299,27 @@ def test_masks_of_several_graphs_are_refused():
 def test_one_graph_without_masks_is_split_at_random():
     graph = random_graph(30, 0)
     graph.y = torch.arange(30) % 3
-    graph.y[5] = -100  # not labelled
+    graph.y[5] = -100  # unlabelled
     store = one_graph(Kept([graph]), "cora")
     assert sorted(np.concatenate(list(store.splits.values()))) == [i for i in range(30) if i != 5]
 
 
-def one(**changes):
+def nine_graphs(**changes):
+    """Nine copies of a small graph, some of its attributes replaced."""
     return Kept([Data(**{"x": torch.zeros(3, 1), "edge_index": torch.empty(2, 0).long(), "y": 1.5, **changes})] * 9)
 
 
-EMPTY = Data(
+WITHOUT_NODES = Data(
     x=torch.zeros(0, 2).long(),
     edge_index=torch.empty(2, 0).long(),
     edge_attr=torch.zeros(0, 1).long(),
     y=torch.tensor([0]),
     num_nodes=0,
 )
-LACKING = Data(x=torch.zeros(1, 2).long(), edge_index=torch.empty(2, 0).long(), edge_attr=torch.zeros(0, 1).long())
-WIDER = Data(
+WITHOUT_TARGET = Data(
+    x=torch.zeros(1, 2).long(), edge_index=torch.empty(2, 0).long(), edge_attr=torch.zeros(0, 1).long()
+)
+WIDER_FEATURES = Data(
     x=torch.zeros(1, 3).long(),
     edge_index=torch.empty(2, 0).long(),
     edge_attr=torch.zeros(0, 1).long(),
@@ -327,50 +328,62 @@ WIDER = Data(
 
 
 @pytest.mark.parametrize(
-    ("dataset", "said"),
+    ("dataset", "message"),
     [
-        (lambda: one(edge_index=torch.tensor([[-1], [0]])), "own, graph 0: an edge joins [-1, 0], but nodes are 0..2"),
-        (lambda: one(x=torch.tensor([[0], [-2], [1]])), "own, graph 0: -2 in x is not a category"),
-        (lambda: one(x=torch.zeros(3, 1, 2)), "own, graph 0: x is 27 x 1 x 2"),
-        (lambda: one(y=None), "own has no targets: its graphs hold edge_index, x but no y"),
-        (lambda: one(y=float("inf")), "own, graph 0: inf as a target is not finite"),
-        (lambda: one(y=float("nan")), "own, graph 0: no targets at all, nothing to learn"),
-        (lambda: one(y=torch.zeros(2, 1)), "own, graph 0: y has 2 rows, neither one for the graph nor one"),
-        (lambda: Kept(graphs()[:1]), "own is a single graph"),
-        (lambda: Kept(graphs()[:2]), "own: 2 graphs: too few labelled samples (2) for splits of [0.8, 0.1, 0.1]"),
-        (lambda: Listed([]), "own holds no graphs"),
-        (lambda: Listed([HeteroData(), *graphs()]), "own holds HeteroData objects: only Data or HeteroData"),
-        (lambda: Listed([*graphs(), LACKING]), "own, graph 12: y is missing, but in graph 0 "),
-        (lambda: Listed([*graphs(), WIDER]), "own, graph 12: x is int64 (1, 3), but in graph 0 int64 "),
-        (lambda: Kept([*graphs(), EMPTY]), "own, graph 12 has no nodes"),
-        (lambda: one(x=torch.zeros(3, 1) + 1j), "own: x holds complex numbers: store their real and imaginary parts"),
-        (lambda: one(edge_attr=torch.empty(0, 1) + 1j), "own: edge_attr holds complex numbers"),
-        (lambda: one(y=torch.tensor([1 + 2j])), "own: y holds complex numbers"),
+        (
+            lambda: nine_graphs(edge_index=torch.tensor([[-1], [0]])),
+            "own, graph 0: an edge joins [-1, 0], but nodes are 0..2",
+        ),
+        (lambda: nine_graphs(x=torch.tensor([[0], [-2], [1]])), "own, graph 0: -2 in x is not a category"),
+        (lambda: nine_graphs(x=torch.zeros(3, 1, 2)), "own, graph 0: x is 27 x 1 x 2"),
+        (lambda: nine_graphs(y=None), "own has no targets: its graphs hold edge_index, x but no y"),
+        (lambda: nine_graphs(y=float("inf")), "own, graph 0: inf as a target is not finite"),
+        (lambda: nine_graphs(y=float("nan")), "own, graph 0: no targets at all, nothing to learn"),
+        (lambda: nine_graphs(y=torch.zeros(2, 1)), "own, graph 0: y has 2 rows, neither one for the graph nor one"),
+        (lambda: Kept(random_graphs()[:1]), "own is a single graph"),
+        (
+            lambda: Kept(random_graphs()[:2]),
+            "own: 2 graphs: too few labelled samples (2) for splits of [0.8, 0.1, 0.1]",
+        ),
+        (lambda: Uncollated([]), "own holds no graphs"),
+        (lambda: Uncollated([HeteroData(), *random_graphs()]), "own holds HeteroData objects: only Data or HeteroData"),
+        (lambda: Uncollated([*random_graphs(), WITHOUT_TARGET]), "own, graph 12: y is missing, but in graph 0 "),
+        (
+            lambda: Uncollated([*random_graphs(), WIDER_FEATURES]),
+            "own, graph 12: x is int64 (1, 3), but in graph 0 int64 ",
+        ),
+        (lambda: Kept([*random_graphs(), WITHOUT_NODES]), "own, graph 12 has no nodes"),
+        (
+            lambda: nine_graphs(x=torch.zeros(3, 1) + 1j),
+            "own: x holds complex numbers: store their real and imaginary parts",
+        ),
+        (lambda: nine_graphs(edge_attr=torch.empty(0, 1) + 1j), "own: edge_attr holds complex numbers"),
+        (lambda: nine_graphs(y=torch.tensor([1 + 2j])), "own: y holds complex numbers"),
     ],
 )
-def test_what_cannot_be_read_is_one_line(dataset, said):
+def test_unreadable_dataset_is_reported_in_one_line(dataset, message):
     with pytest.raises(UserError) as caught:
         build({"": dataset()}, "own")
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
-def test_what_not_all_graphs_say_is_left_out_unless_it_is_read():
-    named = graphs()
-    named[0].origin = "first"
-    left = build({"": Listed(named)}, "own")
-    assert left.schema == build({"": Listed(graphs())}, "own").schema
+def test_unread_attributes_may_differ_between_graphs():
+    graphs = random_graphs()
+    graphs[0].origin = "first"
+    store = build({"": Uncollated(graphs)}, "own")
+    assert store.schema == build({"": Uncollated(random_graphs())}, "own").schema
 
 
-def test_complex_numbers_that_nothing_reads_do_no_harm():
-    assert build({"": Kept(graphs(signal=lambda graph, _: torch.zeros(graph.num_nodes, 1) + 1j))}, "own")
+def test_unread_complex_attributes_are_ignored():
+    assert build({"": Kept(random_graphs(signal=lambda graph, _: torch.zeros(graph.num_nodes, 1) + 1j))}, "own")
 
 
-def test_masks_that_meet_or_are_empty_are_one_line():
+def test_overlapping_or_empty_masks_are_rejected():
     graph = random_graph(6, 0)
     graph.y = torch.arange(6) % 2
-    for name, first in (("train", 0), ("val", 1), ("test", 4)):
-        graph[f"{name}_mask"] = (torch.arange(6) >= first) & (torch.arange(6) < first + 2)
+    for name, start in (("train", 0), ("val", 1), ("test", 4)):
+        graph[f"{name}_mask"] = (torch.arange(6) >= start) & (torch.arange(6) < start + 2)
     with pytest.raises(UserError, match=r"^cora: node 1 is in more than one split mask"):
         one_graph(Kept([graph]), "cora")
     graph.val_mask[:] = False
@@ -378,47 +391,47 @@ def test_masks_that_meet_or_are_empty_are_one_line():
         one_graph(Kept([graph]), "cora")
 
 
-def test_splits_that_differ_in_their_columns_are_one_line():
-    wide = graphs(x=lambda g, i: torch.zeros(g.num_nodes, 5))
+def test_splits_with_different_columns_are_rejected():
+    wide = random_graphs(x=lambda g, i: torch.zeros(g.num_nodes, 5))
     with pytest.raises(UserError, match="own: x differs between the splits"):
-        build({"train": Kept(graphs()), "valid": Kept(wide)}, "own")
+        build({"train": Kept(random_graphs()), "valid": Kept(wide)}, "own")
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def tu_files(folder: Path, name: str = "TINY") -> None:
-    """Twelve graphs in the raw layout of TU Dortmund: paths of 2 or 3 nodes, labels -1 and 1."""
+def write_tu_dataset(folder: Path, name: str = "TINY") -> None:
+    """Write twelve graphs as raw files of the TU collection: paths of 2 or 3 nodes, labels -1 and 1."""
     raw = folder / name / "raw"
     raw.mkdir(parents=True)
-    edges, owner, labels, bonds = [], [], [], []
+    edges, indicator, labels, bonds = [], [], [], []
     for graph in range(12):
-        for place in range(2 + graph % 2):
-            owner.append(graph + 1)
-            labels.append(place)
-            if place:
-                edges += [f"{len(owner)}, {len(owner) - 1}", f"{len(owner) - 1}, {len(owner)}"]
+        for position in range(2 + graph % 2):
+            indicator.append(graph + 1)
+            labels.append(position)
+            if position:
+                edges += [f"{len(indicator)}, {len(indicator) - 1}", f"{len(indicator) - 1}, {len(indicator)}"]
                 bonds += [graph % 3, graph % 3]
-    columns = {"A": edges, "graph_indicator": owner, "node_labels": labels, "edge_labels": bonds}
+    columns = {"A": edges, "graph_indicator": indicator, "node_labels": labels, "edge_labels": bonds}
     columns["graph_labels"] = [[-1, 1][graph % 2] for graph in range(12)]
     for part, rows in columns.items():
         (raw / f"{name}_{part}.txt").write_text("".join(f"{row}\n" for row in rows))
 
 
-def test_tu_files(tmp_path, capsys):
-    tu_files(tmp_path / "pyg")
+def test_tu_dataset(tmp_path, capsys):
+    write_tu_dataset(tmp_path / "pyg")
     make = partial(TUDataset, root=str(tmp_path / "pyg"), name="TINY")
     data = GraphData(PyG(make, root=str(tmp_path)))
     data.open([])
-    same(data.graphs, list(make()))
+    assert_same_batches(data.graphs, list(make()))
     assert (
         "TINY: 12 graphs, 30 nodes, 36 edges; a node has 3 real numbers, an edge 3 real numbers"
         in capsys.readouterr().out
     )
 
 
-def test_tu_files_without_labels_of_nodes_know_their_sizes(tmp_path):
-    tu_files(tmp_path / "pyg")
+def test_tu_dataset_without_node_labels(tmp_path):
+    write_tu_dataset(tmp_path / "pyg")
     for part in ("node_labels", "edge_labels"):
         (tmp_path / "pyg" / "TINY" / "raw" / f"TINY_{part}.txt").unlink()
     data = GraphData(PyG(partial(TUDataset, root=str(tmp_path / "pyg"), name="TINY"), root=str(tmp_path)))
@@ -428,17 +441,17 @@ def test_tu_files_without_labels_of_nodes_know_their_sizes(tmp_path):
     assert data.graphs.notes["degree"]
 
 
-def left(folder: Path) -> list[str]:
+def paths_below(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
-def test_a_failed_download_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
-    def fails(self):
+def test_failed_download_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    def fail_halfway(self):
         Path(self.raw_dir, "half.txt").write_text("half")
         Path(self.root, "archive.zip").write_text("half")
         raise URLError("no network\nhere")
 
-    monkeypatch.setattr(TUDataset, "download", fails)
+    monkeypatch.setattr(TUDataset, "download", fail_halfway)
     root = tmp_path / "new" / "pyg"
     data = GraphData(PyG(partial(TUDataset, root=str(root), name="MUTAG"), root=str(tmp_path)))
     with pytest.raises(UserError) as caught:
@@ -447,34 +460,34 @@ def test_a_failed_download_is_one_line_and_leaves_nothing(tmp_path, monkeypatch)
         f"MUTAG is not in {root} and could not be downloaded (URLError: no network here): put its raw files into "
         f"{root}/MUTAG/raw, or set data.dataset.root to the folder that contains it"
     )
-    assert left(tmp_path) == []
+    assert paths_below(tmp_path) == []
     root.mkdir(parents=True)
     (root / "other").write_text("kept")
     with pytest.raises(UserError):
         data.open([])
-    assert left(root) == ["other"]
+    assert paths_below(root) == ["other"]
 
 
-def test_a_download_is_moved_to_its_place(tmp_path, monkeypatch):
-    def writes(self):
-        tu_files(Path(self.root).parent / "elsewhere")
+def test_download_is_moved_into_place(tmp_path, monkeypatch):
+    def download_files(self):
+        write_tu_dataset(Path(self.root).parent / "elsewhere")
         for path in (Path(self.root).parent / "elsewhere" / "TINY" / "raw").iterdir():
             path.replace(Path(self.raw_dir) / path.name)
 
-    monkeypatch.setattr(TUDataset, "download", writes)
+    monkeypatch.setattr(TUDataset, "download", download_files)
     root = tmp_path / "pyg"
     data = GraphData(PyG(partial(TUDataset, root=str(root), name="TINY"), root=str(tmp_path)))
     data.open([])
     assert len(data.graphs) == 12
-    assert not [name for name in left(root) if ".part" in name]
+    assert not [name for name in paths_below(root) if ".part" in name]
     monkeypatch.setattr(TUDataset, "download", lambda self: pytest.fail("downloaded twice"))
     again = GraphData(PyG(partial(TUDataset, root=str(root), name="TINY"), root=str(tmp_path)))
     again.open([])
     assert again.source.key() == data.source.key()
 
 
-def test_raw_files_that_pyg_cannot_read_are_one_line_and_leave_nothing(tmp_path):
-    tu_files(tmp_path / "pyg")
+def test_unreadable_raw_files_are_one_line_and_leave_nothing(tmp_path):
+    write_tu_dataset(tmp_path / "pyg")
     (tmp_path / "pyg" / "TINY" / "raw" / "TINY_A.txt").write_text("1, x\n")
     data = GraphData(PyG(partial(TUDataset, root=str(tmp_path / "pyg"), name="TINY"), root=str(tmp_path)))
     with pytest.raises(UserError, match=r"^TINY cannot be read from .*pyg: ValueError: .*x") as caught:
@@ -484,60 +497,61 @@ def test_raw_files_that_pyg_cannot_read_are_one_line_and_leave_nothing(tmp_path)
     assert not list((tmp_path / "stores").glob("*/"))
 
 
-def test_wrong_arguments_are_one_line(tmp_path):
+def test_invalid_dataset_arguments_are_reported(tmp_path):
     with pytest.raises(UserError, match=r"TUDataset cannot be read from .*: TypeError: .*missing.*'name'"):
         GraphData(PyG(partial(TUDataset, root=str(tmp_path / "pyg")), root=str(tmp_path))).open([])
     with pytest.raises(UserError, match=r"^data.dataset makes a int, not a dataset of torch_geometric"):
         GraphData(PyG(partial(int, "3"), root=str(tmp_path))).open([])
 
 
-def opened_as_known(data, known):
-    data.open([], known)
+def open_for_model(data, schema):
+    data.open([], schema)
     assert data.has("all")
     return data.graphs
 
 
-def test_new_graphs_keep_the_categories_of_the_training(tmp_path):
-    expected = graphs()
-    trained = GraphData(PyG(partial(Kept, expected), root=str(tmp_path)))
+def test_new_graphs_use_the_categories_of_training(tmp_path):
+    training_graphs = random_graphs()
+    trained = GraphData(PyG(partial(Kept, training_graphs), root=str(tmp_path)))
     trained.open([])
-    few = [graph for graph in expected if int(graph.x.max()) < int(trained.schema.node_vocab[0]) - 1]
-    assert few  # the largest category is in none of them
-    for graph in few:
+    new_graphs = [graph for graph in training_graphs if int(graph.x.max()) < int(trained.schema.node_vocab[0]) - 1]
+    assert new_graphs  # the largest category is in none of them
+    for graph in new_graphs:
         del graph["y"]
-    found = opened_as_known(GraphData(PyG(partial(Kept, few), root=str(tmp_path))), trained.schema)
-    assert found.schema.node_vocab == trained.schema.node_vocab
-    assert (found.graphs["y"] == -100).all()
-    assert torch.equal(gather(found, range(len(few))).x, torch.cat([graph.x for graph in few]))
-    strange = graphs(x=lambda graph, number: graph.x + 9)
+    store = open_for_model(GraphData(PyG(partial(Kept, new_graphs), root=str(tmp_path))), trained.schema)
+    assert store.schema.node_vocab == trained.schema.node_vocab
+    assert (store.graphs["y"] == -100).all()
+    assert torch.equal(gather(store, range(len(new_graphs))).x, torch.cat([graph.x for graph in new_graphs]))
+    unknown_categories = random_graphs(x=lambda graph, number: graph.x + 9)
     with pytest.raises(UserError, match="graph 0"):
-        opened_as_known(GraphData(PyG(partial(Kept, strange), root=str(tmp_path))), trained.schema)
-    wide = graphs(x=lambda graph, number: torch.cat([graph.x, graph.x], 1))
+        open_for_model(GraphData(PyG(partial(Kept, unknown_categories), root=str(tmp_path))), trained.schema)
+    wider = random_graphs(x=lambda graph, number: torch.cat([graph.x, graph.x], 1))
     with pytest.raises(UserError, match="graph 0: x is"):
-        opened_as_known(GraphData(PyG(partial(Kept, wide), root=str(tmp_path))), trained.schema)
+        open_for_model(GraphData(PyG(partial(Kept, wider), root=str(tmp_path))), trained.schema)
 
 
-def test_classes_and_degrees_of_new_graphs_are_those_of_the_training(tmp_path):
-    bare = [
-        Data(edge_index=graph.edge_index, num_nodes=graph.num_nodes, y=7 + n % 3) for n, graph in enumerate(graphs())
+def test_new_graphs_use_classes_and_degrees_of_training(tmp_path):
+    featureless = [
+        Data(edge_index=graph.edge_index, num_nodes=graph.num_nodes, y=7 + n % 3)
+        for n, graph in enumerate(random_graphs())
     ]
-    trained = GraphData(PyG(partial(Kept, bare), root=str(tmp_path)))
+    trained = GraphData(PyG(partial(Kept, featureless), root=str(tmp_path)))
     trained.open([])
     assert trained.schema.outputs in (3, 10)
-    few = [graph for graph in bare if graph.y == 9]
+    new_graphs = [graph for graph in featureless if graph.y == 9]
     hub = torch.stack([torch.arange(1, 40), torch.zeros(39, dtype=torch.long)])
-    few.append(Data(edge_index=hub, num_nodes=40, y=9))
-    found = opened_as_known(GraphData(PyG(partial(Kept, few), root=str(tmp_path))), trained.schema)
-    number = trained.schema.names.index("9") if trained.schema.names else 9
-    assert found.graphs["y"].tolist() == [number] * len(few)
-    assert found.schema.node_vocab == trained.schema.node_vocab
-    assert int(found.nodes["x"].max()) == trained.schema.node_vocab[0] - 1  # more neighbours than any of the training
+    new_graphs.append(Data(edge_index=hub, num_nodes=40, y=9))
+    store = open_for_model(GraphData(PyG(partial(Kept, new_graphs), root=str(tmp_path))), trained.schema)
+    label = trained.schema.names.index("9") if trained.schema.names else 9
+    assert store.graphs["y"].tolist() == [label] * len(new_graphs)
+    assert store.schema.node_vocab == trained.schema.node_vocab
+    assert int(store.nodes["x"].max()) == trained.schema.node_vocab[0] - 1  # the hub exceeds all training degrees
 
 
-def test_every_node_of_a_new_dataset_of_one_graph(tmp_path):
-    draw = torch.Generator().manual_seed(0)
+def test_new_single_graph_has_all_nodes(tmp_path):
+    generator = torch.Generator().manual_seed(0)
     graph = random_graph(30, 0)
-    graph.y = torch.randint(0, 2, (30,), generator=draw)
+    graph.y = torch.randint(0, 2, (30,), generator=generator)
     trained = NodeData(PyG(partial(Kept, [graph]), root=str(tmp_path)))
     trained.open([])
     del graph["y"]

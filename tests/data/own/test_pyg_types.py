@@ -1,4 +1,4 @@
-"""Graphs of several types as graphs of one: against PyG's own `to_homogeneous`, and a linear map for each type."""
+"""Heterogeneous graphs as homogeneous ones: against PyG's own `to_homogeneous`, and against a linear map per type."""
 
 from functools import partial
 
@@ -18,7 +18,7 @@ from gt.errors import UserError
 from gt.layers import GINE, ParallelBlock
 from gt.model import GraphTransformer
 from gt.schema import UNLABELLED
-from tests.data.own.test_pyg import Kept, Listed
+from tests.data.own.test_pyg import Kept, Uncollated
 
 COUNTS = {"paper": 30, "author": 12, "venue": 3}
 RELATIONS = {
@@ -30,58 +30,58 @@ RELATIONS = {
 
 
 def library(seed: int = 0, widths: dict[str, int] | None = None, attributes: int = 0) -> HeteroData:
-    """Papers with one of three classes, and types of nodes with as many real features as ``widths`` say."""
-    draw, graph = torch.Generator().manual_seed(seed), HeteroData()
+    """Papers with one of three classes; ``widths`` gives the number of real features of a node type."""
+    generator, graph = torch.Generator().manual_seed(seed), HeteroData()
     for kind, count in COUNTS.items():
         graph[kind].num_nodes = count
         if width := (widths or {}).get(kind):
-            graph[kind].x = torch.randn(count, width, generator=draw)
+            graph[kind].x = torch.randn(count, width, generator=generator)
     for (source, relation, target), count in RELATIONS.items():
-        ends = [torch.randint(COUNTS[kind], (count,), generator=draw) for kind in (source, target)]
+        ends = [torch.randint(COUNTS[kind], (count,), generator=generator) for kind in (source, target)]
         graph[source, relation, target].edge_index = torch.stack(ends)
         if attributes:
-            graph[source, relation, target].edge_attr = torch.randn(count, attributes, generator=draw)
-    graph["paper"].y = torch.randint(3, (COUNTS["paper"],), generator=draw)
+            graph[source, relation, target].edge_attr = torch.randn(count, attributes, generator=generator)
+    graph["paper"].y = torch.randint(3, (COUNTS["paper"],), generator=generator)
     for number, mask in enumerate(("train_mask", "val_mask", "test_mask")):
         graph["paper"][mask] = torch.arange(COUNTS["paper"]) % 3 == number
     return graph
 
 
 @pytest.mark.parametrize("attributes", [0, 2])
-def test_nodes_and_edges_are_those_of_pyg(attributes):
+def test_nodes_and_edges_match_pyg(attributes):
     graph = library(attributes=attributes)
     [ours] = of_one_type([graph], "own")
-    theirs = graph.to_homogeneous()
-    assert ours.edge_index.equal(theirs.edge_index)
-    assert ours.x[:, 0].equal(theirs.node_type)
-    assert ours.num_nodes == theirs.num_nodes == 45
+    expected = graph.to_homogeneous()
+    assert ours.edge_index.equal(expected.edge_index)
+    assert ours.x[:, 0].equal(expected.node_type)
+    assert ours.num_nodes == expected.num_nodes == 45
     if not attributes:
-        assert ours.edge_attr[:, 0].equal(theirs.edge_type)
+        assert ours.edge_attr[:, 0].equal(expected.edge_type)
     else:
-        assert ours.edge_attr[:, :4].argmax(1).equal(theirs.edge_type)
+        assert ours.edge_attr[:, :4].argmax(1).equal(expected.edge_type)
         assert ours.edge_attr[:, 4:].equal(torch.cat([store.edge_attr for store in graph.edge_stores]))
 
 
 @pytest.mark.parametrize("widths", [{"paper": 5, "author": 2}, {"paper": 4, "author": 4}, {"venue": 3}], ids=str)
-def test_a_linear_map_of_all_is_one_for_each_type(widths):
+def test_shared_linear_map_equals_one_per_type(widths):
     graph = library(widths=widths)
     [ours] = of_one_type([graph], "own")
     shared = len(set(widths.values())) == 1
     assert ours.x.shape == (45, 3 + (max(widths.values()) if shared else sum(widths.values())))
     torch.manual_seed(0)
     linear = nn.Linear(ours.x.shape[1], 7, bias=False)
-    weight, first = linear.weight.detach(), 3
+    weight, start = linear.weight.detach(), 3
     parts = []
     for number, (kind, count) in enumerate(COUNTS.items()):
         part = weight[:, number].expand(count, 7)
         if width := widths.get(kind):
-            part = part + graph[kind].x @ weight[:, first : first + width].T
-            first += 0 if shared else width
+            part = part + graph[kind].x @ weight[:, start : start + width].T
+            start += 0 if shared else width
         parts.append(part)
     torch.testing.assert_close(linear(ours.x).detach(), torch.cat(parts))
 
 
-def test_targets_and_masks_are_those_of_the_type_that_has_them():
+def test_targets_and_masks_come_from_their_node_type():
     graph = library(widths={"author": 2})
     store = one_graph(Kept([graph]), "library")
     papers = np.arange(30)
@@ -101,23 +101,23 @@ def test_targets_and_masks_are_those_of_the_type_that_has_them():
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.uint8, torch.bool], ids=str)
 @pytest.mark.parametrize("columns", [0, 1, 2])
-def test_nodes_of_other_types_have_no_target_whatever_its_type(dtype, columns):
-    graph, answers = library(), torch.arange(30) % 2
+def test_other_node_types_are_unlabelled(dtype, columns):
+    graph, classes = library(), torch.arange(30) % 2
     for mask in MASKS:
         del graph["paper"][mask]
-    y = answers if not columns else torch.stack([answers, 1 - answers][:columns], dim=1)
+    y = classes if not columns else torch.stack([classes, 1 - classes][:columns], dim=1)
     graph["paper"].y = y.to(dtype)
     store = one_graph(Kept([graph]), "library")
     assert sorted(np.concatenate(list(store.splits.values())).tolist()) == list(range(30))
     expected = ("multiclass", 2) if columns < 2 else ("binary", 2)
     assert (store.schema.kind, store.schema.outputs) == expected
-    found = np.asarray(store.nodes["y"])
-    assert np.array_equal(found[:30].reshape(30, -1), y.reshape(30, -1))
-    assert (np.isnan(found[30:]) if columns == 2 else found[30:] == UNLABELLED).all()
+    targets = np.asarray(store.nodes["y"])
+    assert np.array_equal(targets[:30].reshape(30, -1), y.reshape(30, -1))
+    assert (np.isnan(targets[30:]) if columns == 2 else targets[30:] == UNLABELLED).all()
 
 
-@pytest.mark.parametrize("dataset", [Kept, Listed])
-def test_many_graphs_may_have_a_target_each(dataset):
+@pytest.mark.parametrize("dataset", [Kept, Uncollated])
+def test_targets_of_whole_graphs(dataset):
     graphs = [library(seed, widths=dict.fromkeys(COUNTS, 2)) for seed in range(9)]
     for number, graph in enumerate(graphs):
         del graph["paper"].y
@@ -130,14 +130,14 @@ def test_many_graphs_may_have_a_target_each(dataset):
         assert np.array_equal(store.nodes["x"][nodes], joined.x.numpy())
 
 
-def without(*keys):
+def library_without(*keys):
     graph = library()
     for key in keys:
         del graph[key]
     return graph
 
 
-def changed(kind, **values):
+def library_with(kind, **values):
     graph = library()
     for name, value in values.items():
         graph[kind][name] = value
@@ -145,34 +145,37 @@ def changed(kind, **values):
 
 
 @pytest.mark.parametrize(
-    ("graphs", "said"),
+    ("graphs", "message"),
     [
-        (lambda: [library(), without("venue")], "own, graph 1: its node or edge types are not those of the first"),
-        (lambda: [HeteroData()], "own, graph 0 has no node types"),
-        (lambda: [changed("author", y=torch.zeros(12))], "own, graph 0: nodes of paper, author have targets y"),
-        (lambda: [changed("venue", x=torch.zeros(3, 2, 2))], "own, graph 0: x of paper, author, venue: (3, 2, 2)"),
-        (lambda: [changed("venue", num_nodes=None)], "own, graph 0: the number of nodes of type venue is unknown"),
         (
-            lambda: [changed(("paper", "in", "venue"), edge_index=None)],
+            lambda: [library(), library_without("venue")],
+            "own, graph 1: its node or edge types are not those of the first",
+        ),
+        (lambda: [HeteroData()], "own, graph 0 has no node types"),
+        (lambda: [library_with("author", y=torch.zeros(12))], "own, graph 0: nodes of paper, author have targets y"),
+        (lambda: [library_with("venue", x=torch.zeros(3, 2, 2))], "own, graph 0: x of paper, author, venue: (3, 2, 2)"),
+        (lambda: [library_with("venue", num_nodes=None)], "own, graph 0: the number of nodes of type venue is unknown"),
+        (
+            lambda: [library_with(("paper", "in", "venue"), edge_index=None)],
             "own, graph 0: edges paper - in - venue have no edge_index",
         ),
         (
-            lambda: [changed(("paper", "in", "venue"), edge_index=torch.tensor([[0, 1], [2, 3]]))],
+            lambda: [library_with(("paper", "in", "venue"), edge_index=torch.tensor([[0, 1], [2, 3]]))],
             "own, graph 0: an edge paper - in - venue joins [1, 3], but nodes are 0..29 and 0..2",
         ),
         (
-            lambda: [changed(("paper", "in", "venue"), edge_index=torch.tensor([[-1], [0]]))],
+            lambda: [library_with(("paper", "in", "venue"), edge_index=torch.tensor([[-1], [0]]))],
             "own, graph 0: an edge paper - in - venue joins [-1, 0]",
         ),
         (
-            lambda: [changed(("paper", "in", "venue"), edge_index=torch.zeros(5, 2, dtype=torch.long))],
+            lambda: [library_with(("paper", "in", "venue"), edge_index=torch.zeros(5, 2, dtype=torch.long))],
             "own, graph 0: edge_index of paper - in - venue is (5, 2), but must be (2, E)",
         ),
-        (lambda: [changed("paper", y=torch.zeros(1))], "own, graph 0: y of paper is (1,) for 30 nodes"),
-        (lambda: [changed("paper", y=[0] * 30)], "own, graph 0: y of paper is a list, not a tensor"),
-        (lambda: [changed("author", x=[[0.0]] * 12, num_nodes=12)], "own, graph 0: x of author is a list, not"),
+        (lambda: [library_with("paper", y=torch.zeros(1))], "own, graph 0: y of paper is (1,) for 30 nodes"),
+        (lambda: [library_with("paper", y=[0] * 30)], "own, graph 0: y of paper is a list, not a tensor"),
+        (lambda: [library_with("author", x=[[0.0]] * 12, num_nodes=12)], "own, graph 0: x of author is a list, not"),
         (
-            lambda: [changed("paper", val_mask=torch.ones(29, dtype=torch.bool))],
+            lambda: [library_with("paper", val_mask=torch.ones(29, dtype=torch.bool))],
             "own, graph 0: val_mask of paper is (29,) for 30 nodes",
         ),
         (
@@ -181,24 +184,24 @@ def changed(kind, **values):
         ),
     ],
 )
-def test_what_cannot_be_joined_is_one_line(graphs, said):
+def test_invalid_graphs_are_reported_in_one_line(graphs, message):
     with pytest.raises(UserError) as caught:
-        build({"": Listed(graphs())}, "own")
-    assert str(caught.value).startswith(said)
+        build({"": Uncollated(graphs())}, "own")
+    assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
 def learnable() -> HeteroData:
-    """Each paper is of the class that its one author's features say: who reads no author can only guess."""
+    """Papers whose class follows from the features of their one author: without authors, a model can only guess."""
     graph = library(widths={"author": 3})
-    of_paper = torch.arange(30) % 12
-    graph["author", "writes", "paper"].edge_index = torch.stack([of_paper, torch.arange(30)])
+    author = torch.arange(30) % 12
+    graph["author", "writes", "paper"].edge_index = torch.stack([author, torch.arange(30)])
     graph["author"].x = torch.eye(3)[torch.arange(12) // 4] * 2
-    graph["paper"].y = of_paper // 4
+    graph["paper"].y = author // 4
     return ToUndirected()(graph)
 
 
-def test_a_saved_graph_is_read_and_learned_through_its_types(tmp_path):
+def test_model_learns_from_a_saved_graph(tmp_path):
     torch.save(learnable(), tmp_path / "library.pt")
     data = NodeData(PyG(path=str(tmp_path / "library.pt"), root=str(tmp_path)))
     data.open([])
@@ -216,7 +219,7 @@ def test_a_saved_graph_is_read_and_learned_through_its_types(tmp_path):
     assert net(batch)[splits["test"]].argmax(1).equal(y[splits["test"]])
 
 
-def test_a_saved_list_is_read(tmp_path):
+def test_saved_list_of_graphs(tmp_path):
     graphs = [library(seed) for seed in range(6)]
     for number, graph in enumerate(graphs):
         del graph["paper"].y
@@ -228,17 +231,21 @@ def test_a_saved_list_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("listed", [False, True])
-def test_dictionaries_say_the_same(listed, tmp_path):
+def test_dictionaries_equal_the_saved_graphs(listed, tmp_path):
     graph = learnable()
-    for name, held in {"graph": graph, "dictionary": graph.to_dict()}.items():
-        torch.save([held] if listed else held, tmp_path / f"{name}.pt")
-    one, other = (saved_graphs(str(tmp_path / f"{name}.pt"))._data.to_dict() for name in ("graph", "dictionary"))
-    assert one.keys() == other.keys() >= {"x", "edge_index", "edge_attr", "y"}
-    assert all(torch.equal(value, other[key]) for key, value in one.items() if isinstance(value, torch.Tensor))
+    for name, content in {"graph": graph, "dictionary": graph.to_dict()}.items():
+        torch.save([content] if listed else content, tmp_path / f"{name}.pt")
+    graphs, dictionaries = (
+        saved_graphs(str(tmp_path / f"{name}.pt"))._data.to_dict() for name in ("graph", "dictionary")
+    )
+    assert graphs.keys() == dictionaries.keys() >= {"x", "edge_index", "edge_attr", "y"}
+    assert all(
+        torch.equal(value, dictionaries[key]) for key, value in graphs.items() if isinstance(value, torch.Tensor)
+    )
 
 
-@pytest.mark.parametrize("held", [{("a", "b"): {}}, {("a", "b", "c"): 1}, {("a", "b", "c"): {1: 2}}, {(): {}}])
-def test_dictionaries_of_something_else_are_one_line(held, tmp_path):
-    torch.save(held, tmp_path / "other.pt")
+@pytest.mark.parametrize("content", [{("a", "b"): {}}, {("a", "b", "c"): 1}, {("a", "b", "c"): {1: 2}}, {(): {}}])
+def test_other_dictionaries_are_rejected(content, tmp_path):
+    torch.save(content, tmp_path / "other.pt")
     with pytest.raises(UserError, match="no edge_index"):
         saved_graphs(str(tmp_path / "other.pt"))

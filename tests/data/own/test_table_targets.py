@@ -1,3 +1,5 @@
+"""Targets of tables of molecules: kind, classes, missing values, invalid cells and strata."""
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from gt.errors import UserError
 from gt.schema import Kind
 
 
-def read(kind: Kind | None = None, **columns: list) -> Targets:
+def read_columns(kind: Kind | None = None, **columns: list) -> Targets:
     values = {name: np.array(cells, dtype=object) for name, cells in columns.items()}
     return read_targets(Table("a.csv", values, lambda row: f"a.csv, line {row + 2}"), list(columns), kind)
 
@@ -29,50 +31,50 @@ def read(kind: Kind | None = None, **columns: list) -> Targets:
         ([str(n) for n in range(200)], "regression", (), list(range(200))),
     ],
 )
-def test_kinds(cells: list, kind: Kind, classes: tuple[str, ...], y: list[float]) -> None:
-    found = read(y=cells)
-    assert (found.kind, found.classes) == (kind, classes)
-    np.testing.assert_array_equal(found.y[:, 0], y)
-    assert not found.faults
-    assert found.outputs == (len(classes) if kind == "multiclass" else 1)
+def test_kind_is_inferred(cells: list, kind: Kind, classes: tuple[str, ...], y: list[float]) -> None:
+    targets = read_columns(y=cells)
+    assert (targets.kind, targets.classes) == (kind, classes)
+    np.testing.assert_array_equal(targets.y[:, 0], y)
+    assert not targets.faults
+    assert targets.outputs == (len(classes) if kind == "multiclass" else 1)
 
 
-def test_several() -> None:
-    found = read(a=["0", "1", None], b=["1", None, None])
-    assert found.kind == "binary"
-    np.testing.assert_array_equal(found.y, [[0, 1], [1, np.nan], [np.nan, np.nan]])
-    found = read(a=["0", "1", None], b=["1.5", "2", "3"])
-    assert (found.kind, found.outputs) == ("regression", 2)
-    found = read(a=["no", "yes"], b=["off", "on"])
-    assert (found.kind, found.outputs, found.classes) == ("binary", 2, ())
-    np.testing.assert_array_equal(found.y, [[0, 0], [1, 1]])
+def test_several_targets() -> None:
+    targets = read_columns(a=["0", "1", None], b=["1", None, None])
+    assert targets.kind == "binary"
+    np.testing.assert_array_equal(targets.y, [[0, 1], [1, np.nan], [np.nan, np.nan]])
+    targets = read_columns(a=["0", "1", None], b=["1.5", "2", "3"])
+    assert (targets.kind, targets.outputs) == ("regression", 2)
+    targets = read_columns(a=["no", "yes"], b=["off", "on"])
+    assert (targets.kind, targets.outputs, targets.classes) == ("binary", 2, ())
+    np.testing.assert_array_equal(targets.y, [[0, 0], [1, 1]])
 
 
-def test_named_kinds() -> None:
-    assert read("regression", y=["0", "1"]).kind == "regression"
-    found = read("multiclass", y=["0", "1", "1"])
-    assert (found.kind, found.classes) == ("multiclass", ("0", "1"))
-    np.testing.assert_array_equal(found.of(np.array([2, 0])), [1, 0])
-    assert found.of(np.array([2, 0])).dtype == np.int64
-    found = read("multiclass", y=["no", "yes", "yes"])
-    assert (found.kind, found.classes) == ("multiclass", ("no", "yes"))
-    found = read("binary", y=["3", "7", None, "3"])
-    np.testing.assert_array_equal(found.of(np.array([0, 1, 2])), [[0], [1], [np.nan]])
-    assert found.of(np.array([0])).dtype == np.float32
-    assert read("binary", y=["1234567", "1234568"]).answers == (("1234567", "1234568"),)
-    assert read("multiclass", y=["0.25", "0.5", "0.5"]).classes == ("0.25", "0.5")
+def test_explicit_kinds() -> None:
+    assert read_columns("regression", y=["0", "1"]).kind == "regression"
+    targets = read_columns("multiclass", y=["0", "1", "1"])
+    assert (targets.kind, targets.classes) == ("multiclass", ("0", "1"))
+    np.testing.assert_array_equal(targets.of(np.array([2, 0])), [1, 0])
+    assert targets.of(np.array([2, 0])).dtype == np.int64
+    targets = read_columns("multiclass", y=["no", "yes", "yes"])
+    assert (targets.kind, targets.classes) == ("multiclass", ("no", "yes"))
+    targets = read_columns("binary", y=["3", "7", None, "3"])
+    np.testing.assert_array_equal(targets.of(np.array([0, 1, 2])), [[0], [1], [np.nan]])
+    assert targets.of(np.array([0])).dtype == np.float32
+    assert read_columns("binary", y=["1234567", "1234568"]).answers == (("1234567", "1234568"),)
+    assert read_columns("multiclass", y=["0.25", "0.5", "0.5"]).classes == ("0.25", "0.5")
 
 
-def test_cells_that_are_no_targets() -> None:
+def test_invalid_cells_are_missing_and_explained() -> None:
     cells: list = [f"{n / 7}" for n in range(40)]
     cells[3], cells[5], cells[9], cells[11] = "<0.1", "inf", "1e300", None
-    found = read(y=cells)
-    assert found.faults == {
+    targets = read_columns(y=cells)
+    assert targets.faults == {
         3: "'<0.1' in 'y' is not a number",
         5: "'inf' in 'y' is too large",
         9: "'1e300' in 'y' is too large",
     }
-    assert np.flatnonzero(np.isnan(found.y)).tolist() == [3, 5, 9, 11]
+    assert np.flatnonzero(np.isnan(targets.y)).tolist() == [3, 5, 9, 11]
 
 
 @pytest.mark.parametrize(
@@ -90,18 +92,18 @@ def test_cells_that_are_no_targets() -> None:
         ("multiclass", {"y": ["1", "2"], "z": ["1", "2"]}, "only one multiclass target"),
     ],
 )
-def test_refused(kind: Kind | None, columns: dict[str, list], message: str) -> None:
+def test_invalid_targets_are_rejected(kind: Kind | None, columns: dict[str, list], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        read(kind, **columns)
+        read_columns(kind, **columns)
     assert "\n" not in str(caught.value)
 
 
-def test_strata() -> None:
-    every = np.arange(100)
+def test_strata_are_classes_or_quantiles() -> None:
+    rows = np.arange(100)
     numbers = np.random.default_rng(0).normal(size=100)
-    strata = read(y=numbers.tolist()).strata(every, "a.csv")
+    strata = read_columns(y=numbers.tolist()).strata(rows, "a.csv")
     assert np.bincount(strata).tolist() == [10] * 10
     assert all(numbers[strata == n].max() <= numbers[strata == n + 1].min() for n in range(9))
-    assert read(y=["a", "b", "c"]).strata(np.array([2, 0]), "a.csv").tolist() == [2, 0]
+    assert read_columns(y=["a", "b", "c"]).strata(np.array([2, 0]), "a.csv").tolist() == [2, 0]
     with pytest.raises(UserError, match=r"data.split=stratified needs a single target, not 2"):
-        read(a=["0", "1"], b=["0", "1"]).strata(np.arange(2), "a.csv")
+        read_columns(a=["0", "1"], b=["0", "1"]).strata(np.arange(2), "a.csv")
