@@ -1,0 +1,11 @@
+"""Folders of CSV files, opened as graphs for tests."""
+
+from gt.data.graphs import GraphData
+from gt.data.own.csv_graphs import CSVGraphs
+from tests.data.modules import over
+
+
+def open_data(folder, **options):
+    data = over(GraphData, CSVGraphs, str(folder), root=str(folder.parent / "built"), **options)
+    data.open([])
+    return data
