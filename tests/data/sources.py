@@ -15,7 +15,7 @@ import gt
 from gt.data.datamodule import DataModule
 from tests.data import ogb_files, tables_of
 from tests.data.ogb import test_links, test_nodes, test_pcqm4mv2
-from tests.data.own import test_pyg
+from tests.data.own import pyg_datasets
 
 CONFIGS = Path(gt.__path__[0]).parent / "configs"
 # of a file: what it holds instead, what its bytes become, or that it is not there; text is gzipped where the name says
@@ -61,7 +61,7 @@ def _put(files: Mapping[str, str]) -> Callable[[Path], None]:
 
 
 def _in_pyg(folder: Path) -> None:
-    test_pyg.write_tu_dataset(folder)
+    pyg_datasets.write_tu_dataset(folder)
     from torch_geometric.datasets import TUDataset
 
     TUDataset(str(folder), "TINY")  # processed, as it lies there once it was used

@@ -20,7 +20,7 @@ from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.train.network import build
 from tests.data.large.test_nodes_run import train
-from tests.data.own.test_pyg import Kept
+from tests.data.own.pyg_datasets import Kept
 from tests.data.own.test_pyg_metric import write_contacts
 from tests.runs import network, predictions
 from tests.train.test_link_metrics import with_links

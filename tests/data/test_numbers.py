@@ -24,7 +24,7 @@ from gt.layers import GINE, FeedForward, ParallelBlock
 from gt.losses import loss
 from gt.model import GraphTransformer
 from tests.data.modules import over
-from tests.data.own.test_pyg import Kept
+from tests.data.own.pyg_datasets import Kept
 
 GRAPHS = 40
 RING = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])

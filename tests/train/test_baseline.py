@@ -22,7 +22,7 @@ from gt.train.baseline import Evaluated, baseline, defined_criterion, losing_met
 from gt.train.feed import Feed
 from gt.train.task import Task
 from tests.data.modules import over
-from tests.data.own.test_pyg import Kept
+from tests.data.own.pyg_datasets import Kept
 from tests.small_runs import train, write_graphs
 
 

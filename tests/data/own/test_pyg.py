@@ -1,14 +1,11 @@
-"""PyG datasets as stores: batches against those of PyG, targets, splits, errors, files and downloads."""
+"""PyG datasets as stores: batches against those of PyG, targets, splits, and new data for a trained model."""
 
 from functools import partial
-from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
-from torch_geometric.data import Data, Dataset, HeteroData, InMemoryDataset
-from torch_geometric.datasets import TUDataset
+from torch_geometric.data import Data, InMemoryDataset
 
 from gt.data.batch_sampler import Request
 from gt.data.batching import gather
@@ -17,31 +14,8 @@ from gt.data.large.nodes import NodeData
 from gt.data.own.pyg import PyG, build, one_graph
 from gt.errors import UserError
 from gt.graph import GraphBatch
+from tests.data.own.pyg_datasets import SIZES, Kept, Uncollated, assert_same_batches, random_graphs
 from tests.graphs import random_graph
-
-SIZES = (3, 1, 6, 2, 5, 4, 1, 7, 3, 2, 4, 6)
-
-
-class Kept(InMemoryDataset):
-    """Graphs in memory, collated as in PyG's own datasets."""
-
-    def __init__(self, graphs, transform=None):
-        super().__init__(None, transform)
-        self.data, self.slices = self.collate(graphs)
-
-
-class Uncollated(Dataset):
-    """A dataset that returns its graphs one by one, which PyG does not collate."""
-
-    def __init__(self, graphs):
-        super().__init__(None)
-        self.graphs = graphs
-
-    def len(self):
-        return len(self.graphs)
-
-    def get(self, idx):
-        return self.graphs[idx]
 
 
 class SplitDataset(InMemoryDataset):
@@ -71,29 +45,6 @@ class SplitIgnored(InMemoryDataset):
     def __init__(self, split="train"):
         super().__init__(None)
         self.data, self.slices = self.collate([random_graph(size, i) for i, size in enumerate(SIZES)])
-
-
-def random_graphs(**changes):
-    """Random graphs; each of the given attributes is set by a function of the graph and its number."""
-    graphs = [random_graph(size, i) for i, size in enumerate(SIZES)]
-    for number, graph in enumerate(graphs):
-        for name, change in changes.items():
-            graph[name] = change(graph, number)
-    return graphs
-
-
-def assert_same_batches(store, expected):
-    """Every batch of the store equals the one made of the PyG graphs."""
-    for ids in (range(len(expected)), [4, 0, 2, 2], [1]):
-        actual, reference = gather(store, list(ids)), GraphBatch.from_data_list([expected[i] for i in ids])
-        assert torch.equal(actual.ptr, reference.ptr)
-        assert torch.equal(actual.edge_index, reference.edge_index)
-        for name in ("x", "edge_attr", "y"):
-            value, wanted = getattr(actual, name), getattr(reference, name)
-            assert (value is None) == (wanted is None), name
-            if value is not None:
-                assert torch.equal(value, wanted.view_as(value).to(value.dtype)), name
-    return store
 
 
 @pytest.mark.parametrize("make", [Kept, Uncollated, partial(Kept, transform=lambda graph: graph)])
@@ -304,81 +255,6 @@ def test_one_graph_without_masks_is_split_at_random():
     assert sorted(np.concatenate(list(store.splits.values()))) == [i for i in range(30) if i != 5]
 
 
-def nine_graphs(**changes):
-    """Nine copies of a small graph, some of its attributes replaced."""
-    return Kept([Data(**{"x": torch.zeros(3, 1), "edge_index": torch.empty(2, 0).long(), "y": 1.5, **changes})] * 9)
-
-
-WITHOUT_NODES = Data(
-    x=torch.zeros(0, 2).long(),
-    edge_index=torch.empty(2, 0).long(),
-    edge_attr=torch.zeros(0, 1).long(),
-    y=torch.tensor([0]),
-    num_nodes=0,
-)
-WITHOUT_TARGET = Data(
-    x=torch.zeros(1, 2).long(), edge_index=torch.empty(2, 0).long(), edge_attr=torch.zeros(0, 1).long()
-)
-WIDER_FEATURES = Data(
-    x=torch.zeros(1, 3).long(),
-    edge_index=torch.empty(2, 0).long(),
-    edge_attr=torch.zeros(0, 1).long(),
-    y=torch.tensor([0]),
-)
-
-
-@pytest.mark.parametrize(
-    ("dataset", "message"),
-    [
-        (
-            lambda: nine_graphs(edge_index=torch.tensor([[-1], [0]])),
-            "own, graph 0: an edge joins [-1, 0], but nodes are 0..2",
-        ),
-        (lambda: nine_graphs(x=torch.tensor([[0], [-2], [1]])), "own, graph 0: -2 in x is not a category"),
-        (lambda: nine_graphs(x=torch.zeros(3, 1, 2)), "own, graph 0: x is 27 x 1 x 2"),
-        (lambda: nine_graphs(y=None), "own has no targets: its graphs hold edge_index, x but no y"),
-        (lambda: nine_graphs(y=float("inf")), "own, graph 0: inf as a target is not finite"),
-        (lambda: nine_graphs(y=float("nan")), "own, graph 0: no targets at all, nothing to learn"),
-        (lambda: nine_graphs(y=torch.zeros(2, 1)), "own, graph 0: y has 2 rows, neither one for the graph nor one"),
-        (lambda: Kept(random_graphs()[:1]), "own is a single graph"),
-        (
-            lambda: Kept(random_graphs()[:2]),
-            "own: 2 graphs: too few labelled samples (2) for splits of [0.8, 0.1, 0.1]",
-        ),
-        (lambda: Uncollated([]), "own holds no graphs"),
-        (lambda: Uncollated([HeteroData(), *random_graphs()]), "own holds HeteroData objects: only Data or HeteroData"),
-        (lambda: Uncollated([*random_graphs(), WITHOUT_TARGET]), "own, graph 12: y is missing, but in graph 0 "),
-        (
-            lambda: Uncollated([*random_graphs(), WIDER_FEATURES]),
-            "own, graph 12: x is int64 (1, 3), but in graph 0 int64 ",
-        ),
-        (lambda: Kept([*random_graphs(), WITHOUT_NODES]), "own, graph 12 has no nodes"),
-        (
-            lambda: nine_graphs(x=torch.zeros(3, 1) + 1j),
-            "own: x holds complex numbers: store their real and imaginary parts",
-        ),
-        (lambda: nine_graphs(edge_attr=torch.empty(0, 1) + 1j), "own: edge_attr holds complex numbers"),
-        (lambda: nine_graphs(y=torch.tensor([1 + 2j])), "own: y holds complex numbers"),
-    ],
-)
-def test_unreadable_dataset_is_reported_in_one_line(dataset, message):
-    with pytest.raises(UserError) as caught:
-        build({"": dataset()}, "own")
-    assert str(caught.value).startswith(message)
-    assert "\n" not in str(caught.value)
-
-
-def test_unread_attributes_may_differ_between_graphs():
-    graphs = random_graphs()
-    graphs[0].origin = "first"
-    store = build({"": Uncollated(graphs)}, "own")
-    assert store.schema == build({"": Uncollated(random_graphs())}, "own").schema
-
-
-def test_unread_complex_attributes_are_ignored():
-    assert build({"": Kept(random_graphs(signal=lambda graph, _: torch.zeros(graph.num_nodes, 1) + 1j))}, "own")
-
-
 def test_overlapping_or_empty_masks_are_rejected():
     graph = random_graph(6, 0)
     graph.y = torch.arange(6) % 2
@@ -389,119 +265,6 @@ def test_overlapping_or_empty_masks_are_rejected():
     graph.val_mask[:] = False
     with pytest.raises(UserError, match=r"^cora: no labelled node is in val_mask"):
         one_graph(Kept([graph]), "cora")
-
-
-def test_splits_with_different_columns_are_rejected():
-    wide = random_graphs(x=lambda g, i: torch.zeros(g.num_nodes, 5))
-    with pytest.raises(UserError, match="own: x differs between the splits"):
-        build({"train": Kept(random_graphs()), "valid": Kept(wide)}, "own")
-
-
-# --- files -----------------------------------------------------------------------------------------------------------
-
-
-def write_tu_dataset(folder: Path, name: str = "TINY") -> None:
-    """Write twelve graphs as raw files of the TU collection: paths of 2 or 3 nodes, labels -1 and 1."""
-    raw = folder / name / "raw"
-    raw.mkdir(parents=True)
-    edges, indicator, labels, bonds = [], [], [], []
-    for graph in range(12):
-        for position in range(2 + graph % 2):
-            indicator.append(graph + 1)
-            labels.append(position)
-            if position:
-                edges += [f"{len(indicator)}, {len(indicator) - 1}", f"{len(indicator) - 1}, {len(indicator)}"]
-                bonds += [graph % 3, graph % 3]
-    columns = {"A": edges, "graph_indicator": indicator, "node_labels": labels, "edge_labels": bonds}
-    columns["graph_labels"] = [[-1, 1][graph % 2] for graph in range(12)]
-    for part, rows in columns.items():
-        (raw / f"{name}_{part}.txt").write_text("".join(f"{row}\n" for row in rows))
-
-
-def test_tu_dataset(tmp_path, capsys):
-    write_tu_dataset(tmp_path / "pyg")
-    make = partial(TUDataset, root=str(tmp_path / "pyg"), name="TINY")
-    data = GraphData(PyG(make, root=str(tmp_path)))
-    data.open([])
-    assert_same_batches(data.graphs, list(make()))
-    assert (
-        "TINY: 12 graphs, 30 nodes, 36 edges; a node has 3 real numbers, an edge 3 real numbers"
-        in capsys.readouterr().out
-    )
-
-
-def test_tu_dataset_without_node_labels(tmp_path):
-    write_tu_dataset(tmp_path / "pyg")
-    for part in ("node_labels", "edge_labels"):
-        (tmp_path / "pyg" / "TINY" / "raw" / f"TINY_{part}.txt").unlink()
-    data = GraphData(PyG(partial(TUDataset, root=str(tmp_path / "pyg"), name="TINY"), root=str(tmp_path)))
-    data.open([])
-    assert data.graphs.sizes.tolist() == [2, 3] * 6
-    assert data.graphs.nodes["x"][:5].ravel().tolist() == [1, 1, 1, 2, 1]
-    assert data.graphs.notes["degree"]
-
-
-def paths_below(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
-
-
-def test_failed_download_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
-    def fail_halfway(self):
-        Path(self.raw_dir, "half.txt").write_text("half")
-        Path(self.root, "archive.zip").write_text("half")
-        raise URLError("no network\nhere")
-
-    monkeypatch.setattr(TUDataset, "download", fail_halfway)
-    root = tmp_path / "new" / "pyg"
-    data = GraphData(PyG(partial(TUDataset, root=str(root), name="MUTAG"), root=str(tmp_path)))
-    with pytest.raises(UserError) as caught:
-        data.open([])
-    assert str(caught.value) == (
-        f"MUTAG is not in {root} and could not be downloaded (URLError: no network here): put its raw files into "
-        f"{root}/MUTAG/raw, or set data.dataset.root to the folder that contains it"
-    )
-    assert paths_below(tmp_path) == []
-    root.mkdir(parents=True)
-    (root / "other").write_text("kept")
-    with pytest.raises(UserError):
-        data.open([])
-    assert paths_below(root) == ["other"]
-
-
-def test_download_is_moved_into_place(tmp_path, monkeypatch):
-    def download_files(self):
-        write_tu_dataset(Path(self.root).parent / "elsewhere")
-        for path in (Path(self.root).parent / "elsewhere" / "TINY" / "raw").iterdir():
-            path.replace(Path(self.raw_dir) / path.name)
-
-    monkeypatch.setattr(TUDataset, "download", download_files)
-    root = tmp_path / "pyg"
-    data = GraphData(PyG(partial(TUDataset, root=str(root), name="TINY"), root=str(tmp_path)))
-    data.open([])
-    assert len(data.graphs) == 12
-    assert not [name for name in paths_below(root) if ".part" in name]
-    monkeypatch.setattr(TUDataset, "download", lambda self: pytest.fail("downloaded twice"))
-    again = GraphData(PyG(partial(TUDataset, root=str(root), name="TINY"), root=str(tmp_path)))
-    again.open([])
-    assert again.source.key() == data.source.key()
-
-
-def test_unreadable_raw_files_are_one_line_and_leave_nothing(tmp_path):
-    write_tu_dataset(tmp_path / "pyg")
-    (tmp_path / "pyg" / "TINY" / "raw" / "TINY_A.txt").write_text("1, x\n")
-    data = GraphData(PyG(partial(TUDataset, root=str(tmp_path / "pyg"), name="TINY"), root=str(tmp_path)))
-    with pytest.raises(UserError, match=r"^TINY cannot be read from .*pyg: ValueError: .*x") as caught:
-        data.open([])
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "pyg" / "TINY" / "processed").exists()
-    assert not list((tmp_path / "stores").glob("*/"))
-
-
-def test_invalid_dataset_arguments_are_reported(tmp_path):
-    with pytest.raises(UserError, match=r"TUDataset cannot be read from .*: TypeError: .*missing.*'name'"):
-        GraphData(PyG(partial(TUDataset, root=str(tmp_path / "pyg")), root=str(tmp_path))).open([])
-    with pytest.raises(UserError, match=r"^data.dataset makes a int, not a dataset of torch_geometric"):
-        GraphData(PyG(partial(int, "3"), root=str(tmp_path))).open([])
 
 
 def open_for_model(data, schema):

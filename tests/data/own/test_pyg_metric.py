@@ -15,7 +15,7 @@ from gt.data.own.pyg import PyG
 from gt.data.own.pyg_metric import measures
 from gt.link_metrics import LinkRanks
 from gt.schema import UNLABELLED, Schema
-from tests.data.own.test_pyg import write_tu_dataset
+from tests.data.own.pyg_datasets import write_tu_dataset
 
 SPLITS = ("train", "val", "test")
 

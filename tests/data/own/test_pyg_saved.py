@@ -14,7 +14,7 @@ from gt.data.own.graph_files import files
 from gt.data.own.pyg import PyG
 from gt.data.own.pyg_saved import saved_graphs
 from gt.errors import UserError
-from tests.data.own.test_pyg import SIZES, Kept
+from tests.data.own.pyg_datasets import SIZES, Kept
 from tests.graphs import random_graph
 
 

@@ -18,7 +18,7 @@ from gt.errors import UserError
 from gt.layers import GINE, ParallelBlock
 from gt.model import GraphTransformer
 from gt.schema import UNLABELLED
-from tests.data.own.test_pyg import Kept, Uncollated
+from tests.data.own.pyg_datasets import Kept, Uncollated
 
 COUNTS = {"paper": 30, "author": 12, "venue": 3}
 RELATIONS = {
