@@ -1,58 +1,19 @@
-"""Text classification: columns, headers, skipped rows and errors of labelled tables, splits, and path graphs."""
+"""Tables of labelled texts: columns, headers, Parquet, skipped rows, and errors that name file and row."""
 
 import csv
 import datetime
 import decimal
 import gzip
-import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-import torch
 
-from gt.data.graphs import GraphData
-from gt.data.packed import pointers
-from gt.data.text.classification import TextClassification, by_fractions
 from gt.data.text.known import known_texts
 from gt.data.text.labelled import Columns, find_columns, has_header, read_rows
-from gt.data.text.paths import paths_in_order
-from gt.data.text.tokenizer import Bytes, loads
-from gt.encodings import RandomWalk
 from gt.errors import UserError
-from tests.data.modules import over
-
-ROWS = [(f"a {'good' if i % 3 else 'bad'} film, number {i}", "pos" if i % 3 else "neg") for i in range(60)]
-
-
-def write_tsv(path: Path, rows=ROWS, header: str = "") -> Path:
-    path.write_text(header + "".join(f"{text}\t{label}\n" for text, label in rows), encoding="utf-8")
-    return path
-
-
-def open_data(path: Path, **options) -> TextClassification:
-    data = over(
-        GraphData, TextClassification, str(path), **({"batch_size": 4, "root": str(path.parent / "root")} | options)
-    )
-    data.open([])
-    return data
-
-
-def decoded_split(data: TextClassification, split: str) -> list[tuple[str, str]]:
-    """The texts of a split, decoded from their tokens, with their labels."""
-    tokenizer = loads(data.schema.tokenizer)
-    texts = []
-    for graph in data.graphs.splits[split]:
-        start, stop = data.graphs.node_ptr[[graph, graph + 1]]
-        tokens = data.graphs.nodes["x"][start:stop, 0].tolist()
-        texts.append((tokenizer.decode(tokens), data.schema.names[data.graphs.graphs["y"][graph]]))
-    return texts
-
-
-# ---- columns
-
+from tests.data.text.labelled_tables import ROWS, decoded_split, open_data, write_tsv
 
 FILES = {
     "csv with a header": ("a.csv", 'label,text\n1,"good, ""really"""\n0,"two\nlines"\n', ["1", "0"]),
@@ -111,16 +72,6 @@ def test_header_with_unusual_names_is_recognised(tmp_path, capsys):
     assert (data.schema.node_names, data.schema.target) == (("phrase",), ("polarity",))
     assert len(open_data(write_three_classes(tmp_path / "b.csv")).graphs) == 30
     assert "no header" not in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("strange", ["--5", "7" * 19, "-", "½"])
-def test_labels_with_text_are_sorted_as_text(strange, tmp_path):
-    labels = ("10", "9", strange)
-    rows = "".join(f"a longer text, number {n}, about nothing\t{label}\n" for n in range(30) for label in labels)
-    (tmp_path / "a.tsv").write_text(rows)
-    data = over(GraphData, TextClassification, str(tmp_path / "a.tsv"), root=str(tmp_path))
-    data.open([])
-    assert data.schema.names == tuple(sorted(labels))
 
 
 HEADERS = {  # content, and whether its first line is a header, None if it cannot be told
@@ -320,173 +271,3 @@ def test_invalid_column_options_are_reported(options, message, tmp_path):
 def test_columns_without_header_are_numbered(tmp_path):
     with pytest.raises(UserError, match=r"a\.tsv has no column 'txt' \(data.text\): .* numbered 0 to 1"):
         open_data(write_tsv(tmp_path / "a.tsv"), text="txt")
-
-
-def test_invalid_paths_labels_and_options_are_rejected(tmp_path):
-    with pytest.raises(UserError, match="no text file at"):
-        open_data(tmp_path / "none.tsv")
-    write_tsv(tmp_path / "a.tsv")
-    write_tsv(tmp_path / "b.tsv")
-    with pytest.raises(UserError, match=r"is named as the training file: set data.path to the training file"):
-        open_data(tmp_path)
-    unknown_label = write_tsv(tmp_path / "v.tsv", [("a film", "odd")])
-    with pytest.raises(UserError, match=r"the valid split of .* has a label 'odd' that training lacks"):
-        open_data(tmp_path / "a.tsv", valid_path=str(unknown_label))
-    for options in ({"tokens": "characters"}, {"longest": 0}, {"valid": 0.0}, {"valid": 0.5, "test": 0.5}):
-        with pytest.raises(ValueError, match=r"must be|leave no training"):
-            over(GraphData, TextClassification, "any", **options)
-
-
-# ---- splits
-
-
-def test_test_split_with_hidden_labels_is_left_out(tmp_path, capsys):
-    rows = [(text, str(int(label == "pos"))) for text, label in ROWS]
-    for split, part in {"train": rows, "dev": rows[:9], "test": [(text, "-1") for text, _ in rows[:7]]}.items():
-        write_tsv(tmp_path / f"{split}.tsv", part)
-    data = open_data(tmp_path)
-    assert {split: len(ids) for split, ids in data.graphs.splits.items()} == {"train": 60, "valid": 9}
-    assert "valid 9; test left out, as its labels are all -1" in capsys.readouterr().out
-    (tmp_path / "dev.tsv").unlink()  # no other test split is drawn in its place
-    assert {split: len(ids) for split, ids in open_data(tmp_path).graphs.splits.items()} == {"train": 54, "valid": 6}
-    assert "valid 6; test left out, as its labels are all -1" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"data\.folds splits the rows of a single file"):
-        open_data(tmp_path, folds=5)
-    write_tsv(tmp_path / "test.tsv", [rows[0], ("a film", "-1")])  # not hidden, but invalid
-    with pytest.raises(UserError, match=r"the test split of .* has a label '-1' that training lacks"):
-        open_data(tmp_path)
-    write_tsv(tmp_path / "train.tsv", [*rows, ("a film", "-1"), ("two films", "-1")])
-    write_tsv(tmp_path / "test.tsv", [("a film", "-1")])  # a class of its own, so not hidden
-    assert len(open_data(tmp_path).graphs.splits["test"]) == 1
-
-
-def test_folder_is_split_by_file_names(tmp_path, capsys):
-    folder = tmp_path / "sst"
-    folder.mkdir()
-    parts = {"train": ROWS[:40], "dev": ROWS[40:50], "test": ROWS[50:]}
-    for name, rows in parts.items():
-        write_tsv(folder / f"{name}.tsv", rows)
-    (folder / "README.md").write_text("training notes")
-    write_tsv(folder / "more.tsv", [("unused", "pos")])
-    data = open_data(folder)
-    notice = f"{folder}: train train.tsv; valid dev.tsv; test test.tsv; left out README.md, more.tsv"
-    assert notice in capsys.readouterr().out
-    assert {s: len(ids) for s, ids in data.graphs.splits.items()} == {"train": 40, "valid": 10, "test": 10}
-    assert decoded_split(data, "train")[:2] == [("a bad film , number 0", "neg"), ("a good film , number 1", "pos")]
-    assert [label for _, label in decoded_split(data, "test")] == [label for _, label in ROWS[50:]]
-    # numbers from 40 on do not occur in training
-    assert decoded_split(data, "valid")[0][0].endswith("number <unknown>")
-    assert data.schema.names == ("neg", "pos")
-    separate = open_data(folder / "train.tsv", valid_path=str(folder / "dev.tsv"))
-    assert {s: len(ids) for s, ids in separate.graphs.splits.items()} == {"train": 40, "valid": 10}
-    assert decoded_split(separate, "valid") == decoded_split(data, "valid")
-
-
-def test_single_file_is_split_by_class(tmp_path):
-    data = open_data(write_tsv(tmp_path / "a.tsv"), valid=0.2, test=0.1)
-    counts = {s: len(ids) for s, ids in data.graphs.splits.items()}
-    assert counts == {"train": 42, "valid": 12, "test": 6}
-    for split, count in counts.items():
-        assert sum(label == "neg" for _, label in decoded_split(data, split)) == count // 3
-    assert sum(len(ids) for ids in data.graphs.splits.values()) == len(ROWS)
-    other = open_data(tmp_path / "a.tsv", valid=0.2, test=0.1, split_seed=1)
-    assert decoded_split(other, "train") != decoded_split(data, "train")
-
-
-def test_fractions_give_a_partition():
-    labels = np.array([0] * 50 + [1] * 7 + [2])
-    parts = by_fractions(labels, [0.2, 0.1], seed=0)
-    assert sorted(np.concatenate(parts).tolist()) == list(range(58))
-    assert [len(part) for part in parts] == [11, 6, 41]
-
-
-# ---- graphs
-
-
-@pytest.mark.parametrize("sizes", [[1], [1, 1], [2], [5, 1, 3], [1, 4]])
-def test_path_edges_in_both_directions_sorted_by_target(sizes):
-    arrays = paths_in_order(np.array(sizes))
-    edges, kinds, edge_ptr = [], [], [0]
-    for size in sizes:
-        for target in range(size):
-            for source, kind in ((target - 1, 0), (target + 1, 1)):
-                if 0 <= source < size:
-                    edges.append([source, target])
-                    kinds.append([kind])
-        edge_ptr.append(len(edges))
-    assert arrays["edge_index"].T.tolist() == edges
-    assert arrays["edges"]["edge_attr"].tolist() == kinds
-    assert arrays["edge_ptr"].tolist() == edge_ptr
-    assert arrays["node_ptr"].tolist() == pointers(np.array(sizes)).tolist()
-
-
-def test_batches_hold_texts_and_encodings(tmp_path):
-    data = GraphData(TextClassification(str(write_tsv(tmp_path / "a.tsv")), root=str(tmp_path)), batch_size=4)
-    data.open([RandomWalk(4)])
-    batch = next(iter(data.loader("train")))
-    assert batch.num_graphs == 4
-    assert batch.y.shape == (4,)
-    assert batch.num_nodes == int(batch.sizes.sum())
-    assert torch.equal(batch.edge_attr[:, 0], (batch.edge_index[0] > batch.edge_index[1]).long())
-    assert next(iter(batch.extras.values())).shape == (batch.num_nodes, 4)
-
-
-def test_long_texts_are_truncated_and_counted(tmp_path, capsys):
-    rows = [*ROWS, ("word " * 50, "pos")] * 2
-    data = open_data(write_tsv(tmp_path / "a.tsv", rows), longest=10)
-    assert int(data.graphs.sizes.max()) == data.schema.max_nodes == 10
-    assert data.graphs.notes["texts cut to 10 tokens"] == 2
-    assert "2 of 122 texts were cut to data.longest=10 tokens" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("kind", ["words", "bytes", "bpe"])
-def test_tokenizer_is_learned_on_training_texts_alone(kind, tmp_path):
-    if kind == "bpe":
-        pytest.importorskip("tokenizers")
-    train = write_tsv(tmp_path / "train.tsv", [("old words", "1"), ("old films", "0")] * 5)
-    dev = write_tsv(tmp_path / "dev.tsv", [("unseen words", "1")] * 50)
-    data = open_data(train, valid_path=str(dev), tokens=kind, vocabulary=300)
-    tokenizer = loads(data.schema.tokenizer)
-    assert data.schema.node_vocab == (tokenizer.size,)
-    if kind == "words":
-        assert tokenizer.names == ("<unknown>", "old", "films", "words")
-        assert decoded_split(data, "valid")[0] == ("<unknown> words", "1")
-    else:
-        assert decoded_split(data, "valid")[0] == ("unseen words", "1")
-    if kind == "bpe":
-        assert len(tokenizer.encode(["unseen"])[0]) > len(tokenizer.encode(["words"])[0])
-    if kind == "bytes":
-        assert isinstance(tokenizer, Bytes)
-
-
-def test_numeric_labels_are_sorted_by_value(tmp_path):
-    path = tmp_path / "a.jsonl"
-    path.write_text("".join(json.dumps({"text": f"text {i}", "label": (2, 10, -1)[i % 3]}) + "\n" for i in range(60)))
-    assert open_data(path).schema.names == ("-1", "2", "10")
-
-
-def test_store_key_depends_on_files_and_options(tmp_path):
-    path = write_tsv(tmp_path / "a.tsv")
-    first = open_data(path).source.key()
-    assert open_data(path).source.key() == first
-    assert open_data(path, longest=5).source.key() != first
-    assert open_data(path, valid=0.2).source.key() != first
-    write_tsv(path, ROWS[1:])
-    assert open_data(path).source.key() != first
-
-
-def test_store_is_named_after_its_file_and_found_by_content(tmp_path, capsys):
-    path = write_tsv(tmp_path / "a.tsv")
-    first = open_data(path).source.folder
-    assert first.name.startswith("text_classification-a-")
-    write_tsv(tmp_path / "other.tsv", ROWS[1:])
-    open_data(tmp_path / "other.tsv")
-    assert "other store" not in capsys.readouterr().out  # that store is of another file
-    assert open_data(path.rename(tmp_path / "b.tsv")).source.folder == first
-
-
-def test_sst2(real_data, tmp_path):
-    data = GraphData(TextClassification(str(real_data / "sst2"), root=str(tmp_path)))
-    data.open([])
-    assert {s: len(ids) for s, ids in data.graphs.splits.items()} == {"train": 6920, "valid": 872, "test": 1821}
-    assert decoded_split(data, "valid")[0] == ("one long string of cliches", "0")
