@@ -33,7 +33,7 @@ GRAPH = """<graph edgedefault="directed">
 
 def random_graphs(directed=False, real=False):
     """Graphs of many sizes, one with a single node, with attributes of nodes, edges and graphs."""
-    found = []
+    graphs = []
     for number, size in enumerate((4, 1, 6, 2, 5, 3, 3, 7, 2, 4)):
         graph = nx.gnp_random_graph(size, 0.5, seed=number, directed=directed)
         graph = nx.relabel_nodes(graph, {i: f"n{i}" for i in range(size)})
@@ -44,13 +44,13 @@ def random_graphs(directed=False, real=False):
                 graph.nodes[node]["weight"] = index / 4
         for index, edge in enumerate(graph.edges):
             graph.edges[edge]["bond"] = index % 2
-        found.append(graph)
-    return found
+        graphs.append(graph)
+    return graphs
 
 
 def to_pyg(graphs):
     """The same graphs as PyG `Data`, converted by a plain loop."""
-    found = []
+    converted = []
     for graph in graphs:
         positions = {node: position for position, node in enumerate(graph)}
         edges = [(positions[a], positions[b], bond) for a, b, bond in graph.edges.data("bond")]
@@ -58,8 +58,8 @@ def to_pyg(graphs):
         rows = torch.tensor(edges, dtype=torch.long).view(-1, 3)
         x = torch.tensor([["abc".index(d["kind"]), d["size"]] for _, d in graph.nodes.data()])
         y = torch.tensor([graph.graph["label"]])
-        found.append(Data(x=x, edge_index=rows[:, :2].T, edge_attr=rows[:, 2:], y=y))
-    return found
+        converted.append(Data(x=x, edge_index=rows[:, :2].T, edge_attr=rows[:, 2:], y=y))
+    return converted
 
 
 def open_graphs(path, folder, **options):

@@ -337,7 +337,7 @@ PARAMETERS = [
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_intact_files_open(source: str, tmp_path: Path) -> None:
-    """The faults below therefore come from the changes alone."""
+    """Without a change the files open: the faults below come from the changes alone."""
     source_folder = written(source, tmp_path, {})
     before = contents(source_folder)
     assert opened(source, tmp_path).has("train")

@@ -20,7 +20,7 @@ LABELS = ["a", "b", "b"] * 13 + ["a"]
 
 
 def write_nodes(folder: Path, splits: list[str] = SPLITS) -> Path:
-    """A ring of nodes, forty by default, with a feature that rises with the number of the node."""
+    """Write a ring of forty nodes, each with a numeric feature, a label and a split."""
     folder.mkdir(exist_ok=True)
     names = [f"n{n}" for n in range(len(splits))]
     nodes = {"node": names, "size": np.arange(len(splits)) / 4, "label": LABELS, "split": splits}

@@ -224,11 +224,11 @@ def test_masks_of_one_graph_become_splits():
         assert np.array_equal(splits[f"1.{split}"], np.sort((ids + 1) % 30))
 
 
-def test_each_split_of_one_graph_has_its_own_targets(tmp_path):
+def test_each_split_of_one_graph_has_own_targets(tmp_path):
     graph = random_graph(30, 0)
     graph.y = torch.arange(30) % 3
-    for place, name in enumerate(("train", "val", "test")):
-        graph[f"{name}_mask"] = torch.arange(30) // 10 == place
+    for index, name in enumerate(("train", "val", "test")):
+        graph[f"{name}_mask"] = torch.arange(30) // 10 == index
     data = NodeData(PyG(partial(Kept, [graph]), root=str(tmp_path)))
     data.open([])
     for split, ids in (("train", range(10)), ("valid", range(10, 20)), ("test", range(20, 30))):

@@ -81,7 +81,7 @@ def test_download_is_moved_into_place(tmp_path, monkeypatch):
     assert again.source.key() == data.source.key()
 
 
-def test_unreadable_raw_files_are_one_line_and_leave_nothing(tmp_path):
+def test_unreadable_raw_files_are_reported_without_leftovers(tmp_path):
     write_tu_dataset(tmp_path / "pyg")
     (tmp_path / "pyg" / "TINY" / "raw" / "TINY_A.txt").write_text("1, x\n")
     data = GraphData(PyG(partial(TUDataset, root=str(tmp_path / "pyg"), name="TINY"), root=str(tmp_path)))

@@ -17,9 +17,9 @@ from tests.data.modules import over
 from tests.data.text.labelled_tables import ROWS, decoded_split, open_data, write_tsv
 
 
-@pytest.mark.parametrize("strange", ["--5", "7" * 19, "-", "½"])
-def test_labels_with_text_are_sorted_as_text(strange, tmp_path):
-    labels = ("10", "9", strange)
+@pytest.mark.parametrize("text_label", ["--5", "7" * 19, "-", "½"])
+def test_labels_with_text_are_sorted_as_text(text_label, tmp_path):
+    labels = ("10", "9", text_label)
     rows = "".join(f"a longer text, number {n}, about nothing\t{label}\n" for n in range(30) for label in labels)
     (tmp_path / "a.tsv").write_text(rows)
     data = over(GraphData, TextClassification, str(tmp_path / "a.tsv"), root=str(tmp_path))
@@ -174,7 +174,7 @@ def test_store_key_depends_on_files_and_options(tmp_path):
     assert open_data(path).source.key() != first
 
 
-def test_store_is_named_after_its_file_and_found_by_content(tmp_path, capsys):
+def test_store_is_named_by_file_and_found_by_content(tmp_path, capsys):
     path = write_tsv(tmp_path / "a.tsv")
     first = open_data(path).source.folder
     assert first.name.startswith("text_classification-a-")

@@ -131,7 +131,7 @@ def test_store_is_rebuilt_only_for_changed_text_or_options(tmp_path, monkeypatch
     assert len(builds) == 1
     assert "other store" not in capsys.readouterr().out
     open_data(tmp_path / "b.txt", valid=0.2)
-    assert "other store" not in capsys.readouterr().out  # of a file of this name
+    assert "other store" not in capsys.readouterr().out  # stores of another name are not counted
     open_data(tmp_path / "b.txt", tokens="bytes")
     assert "1 other store of text-b (" in capsys.readouterr().out
     assert len(builds) == 3
