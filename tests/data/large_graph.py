@@ -1,6 +1,6 @@
-"""Train and evaluate on a random graph of any size and say what it took.
+"""Train and evaluate on a random graph of any size; report time and memory.
 
-python -m tests.data.large_graph clusters 1000000 10000000 10 FOLDER    # sampler, nodes, edges, steps, where to keep it
+python -m tests.data.large_graph clusters 1000000 10000000 10 FOLDER  # sampler, nodes, edges, steps, folder to keep it
 """
 
 import json
@@ -36,7 +36,7 @@ SAMPLERS = {
 
 
 class Random(Source):
-    """A graph with 64 real numbers at each node and as many edges as asked for, drawn at random."""
+    """A random graph of a given size, with 64 real-valued features per node."""
 
     name = "random"
 
@@ -64,12 +64,12 @@ class Random(Source):
 
 
 def peak() -> float:
-    """GiB that this process has held at most."""
+    """The peak memory of this process in GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 class Clock(pl.Callback):
-    """When each training step ended, how long validation took, and what memory training took."""
+    """Records the end of each training step, the duration of validation and the peak memory of training."""
 
     def __init__(self) -> None:
         self.steps = [time.time()]
@@ -87,12 +87,12 @@ class Clock(pl.Callback):
 
 
 def main(sampler: str, nodes: int, edges: int, steps: int, folder: str) -> dict[str, Any]:
-    """GPS, 3 blocks 64 wide, one hop: so many steps, then validation on the whole graph."""
+    """Train GPS (3 blocks of width 64, attention over one hop) for some steps, then validate on the whole graph."""
     torch.manual_seed(0)
     start = time.time()
     data = NodeData(Random(folder, nodes, edges), sampler=SAMPLERS[sampler](nodes))
     data.open([])
-    opened = time.time() - start
+    open_seconds = time.time() - start
     block = partial(
         ParallelBlock, local=GatedGCN, attention=Attention, feed_forward=FeedForward, norm=nn.LayerNorm, dropout=0.1
     )
@@ -106,11 +106,11 @@ def main(sampler: str, nodes: int, edges: int, steps: int, folder: str) -> dict[
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, callbacks=[clock],
     )  # fmt: skip
     trainer.fit(task, datamodule=Feed(data))
-    took = np.diff(clock.steps)
+    step_seconds = np.diff(clock.steps)
     return {
         "sampler": sampler,
-        "open_s": opened,
-        "step_s": float(np.median(took[1:] if len(took) > 1 else took)),
+        "open_s": open_seconds,
+        "step_s": float(np.median(step_seconds[1:] if len(step_seconds) > 1 else step_seconds)),
         "nodes_a_step": int(np.mean(clock.nodes)),
         "validation_s": clock.validation,
         "valid_loss": float(trainer.callback_metrics["valid/loss"]),
@@ -122,6 +122,6 @@ def main(sampler: str, nodes: int, edges: int, steps: int, folder: str) -> dict[
 if __name__ == "__main__":
     if len(sys.argv) != 6 or sys.argv[1] not in SAMPLERS:
         sys.exit(str(__doc__))
-    kind, *numbers, where = sys.argv[1:]
-    Path(where).mkdir(parents=True, exist_ok=True)
-    print(json.dumps(main(kind, *map(int, numbers), where)))
+    sampler_name, *sizes, output = sys.argv[1:]
+    Path(output).mkdir(parents=True, exist_ok=True)
+    print(json.dumps(main(sampler_name, *map(int, sizes), output)))

@@ -1,4 +1,4 @@
-"""Four molecules in OGB's layout, and what OGB's own reader makes of a folder."""
+"""Small datasets in OGB's raw layout, and comparisons with OGB's own reader."""
 
 import gzip
 import sys
@@ -17,7 +17,7 @@ from gt.errors import UserError
 sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]
 from ogb.io.read_graph_raw import read_csv_graph_raw  # noqa: E402
 
-# three bonded atoms, a lone atom, a pair, a triangle with a fourth atom apart
+# three bonded atoms, a single atom, a pair, and a triangle with an unbonded fourth atom
 SIZES, BONDS = [3, 1, 2, 4], [2, 0, 1, 3]
 EDGES = [[0, 1], [2, 1], [1, 0], [0, 1], [1, 2], [2, 0]]
 ATOMS = np.arange(90).reshape(10, 9) % [119, 5, 12, 12, 10, 6, 6, 2, 2]
@@ -34,7 +34,7 @@ def table(rows: object) -> str:
 
 
 def write(folder: Path, labels: object) -> Path:
-    """A dataset of four molecules in OGB's layout."""
+    """Write a dataset of four molecules in OGB's layout."""
     raw = {"num-node-list": SIZES, "num-edge-list": BONDS, "edge": EDGES, "node-feat": ATOMS, "edge-feat": KINDS}
     for part, rows in {**raw, "graph-label": labels}.items():
         put(folder / "raw" / f"{part}.csv.gz", table(rows))
@@ -45,26 +45,26 @@ def write(folder: Path, labels: object) -> Path:
 
 
 def joined(chunks: Iterable[Graphs]) -> Graphs:
-    """All graphs of all chunks."""
-    every = list(chunks)
+    """Concatenate chunks of graphs."""
+    parts = list(chunks)
 
     def cat(group: str) -> Arrays:
-        return {name: np.concatenate([getattr(c, group)[name] for c in every]) for name in getattr(every[0], group)}
+        return {name: np.concatenate([getattr(c, group)[name] for c in parts]) for name in getattr(parts[0], group)}
 
     return replace(
-        every[-1],
-        node_ptr=pointers(np.concatenate([c.sizes for c in every])),
-        edge_ptr=pointers(np.concatenate([np.diff(c.edge_ptr) for c in every])),
-        edge_index=np.concatenate([c.edge_index for c in every], axis=1),
+        parts[-1],
+        node_ptr=pointers(np.concatenate([c.sizes for c in parts])),
+        edge_ptr=pointers(np.concatenate([np.diff(c.edge_ptr) for c in parts])),
+        edge_index=np.concatenate([c.edge_index for c in parts], axis=1),
         nodes=cat("nodes"),
         edges=cat("edges"),
         graphs=cat("graphs"),
-        schema=replace(every[-1].schema, max_nodes=max(c.schema.max_nodes for c in every)),
+        schema=replace(parts[-1].schema, max_nodes=max(c.schema.max_nodes for c in parts)),
     )
 
 
 def read(data: OGBGraphs) -> Graphs:
-    """A dataset, read from its files."""
+    """All graphs of a dataset, read from its files."""
     return joined(data.read(data.files()))
 
 
@@ -73,17 +73,17 @@ def molecules(name: str, root: Path) -> Graphs:
 
 
 def same_as_ogb(name: str, root: Path) -> None:
-    """Every graph, label and split is what OGB's own reader makes of the same files."""
+    """Assert that every graph, label and split equals that of OGB's own reader for the same files."""
     folder = root / name.replace("-", "_")
     graphs = molecules(name, root)
-    theirs = read_csv_graph_raw(str(folder / "raw"), add_inverse_edge=True)
-    assert len(graphs) == len(theirs)
-    for g, other in enumerate(theirs):
-        nodes, edges = (slice(p[g], p[g + 1]) for p in (graphs.node_ptr, graphs.edge_ptr))
-        np.testing.assert_array_equal(graphs.nodes["x"][nodes], other["node_feat"])
-        mine = np.c_[graphs.edge_index[:, edges].T, graphs.edges["edge_attr"][edges]]
-        expected = np.c_[other["edge_index"].T, other["edge_feat"]]
-        np.testing.assert_array_equal(mine, expected[np.lexsort((expected[:, 0], expected[:, 1]))])
+    references = read_csv_graph_raw(str(folder / "raw"), add_inverse_edge=True)
+    assert len(graphs) == len(references)
+    for number, reference in enumerate(references):
+        nodes, edges = (slice(p[number], p[number + 1]) for p in (graphs.node_ptr, graphs.edge_ptr))
+        np.testing.assert_array_equal(graphs.nodes["x"][nodes], reference["node_feat"])
+        found = np.c_[graphs.edge_index[:, edges].T, graphs.edges["edge_attr"][edges]]
+        expected = np.c_[reference["edge_index"].T, reference["edge_feat"]]
+        np.testing.assert_array_equal(found, expected[np.lexsort((expected[:, 0], expected[:, 1]))])
     labels = pd.read_csv(folder / "raw" / "graph-label.csv.gz", header=None).to_numpy(np.float32)
     np.testing.assert_array_equal(graphs.graphs["y"], labels)
     for part in ("train", "valid", "test"):
@@ -92,7 +92,7 @@ def same_as_ogb(name: str, root: Path) -> None:
 
 
 def fails(call: Callable[[], object], *parts: str) -> str:
-    """The error's one line, which has all these parts."""
+    """Assert that a call raises a `UserError` of one line that contains all parts; return the line."""
     with pytest.raises(UserError) as caught:
         call()
     line = str(caught.value)
@@ -103,7 +103,7 @@ def fails(call: Callable[[], object], *parts: str) -> str:
 
 
 def official(name: str, root: Path) -> object:
-    """OGB's own class on a copy of a dataset."""
+    """A dataset read by OGB's own class, which writes its processed files into ``root``."""
     from numpy.dtypes import Float32DType, Float64DType, Int64DType
     from ogb.graphproppred import PygGraphPropPredDataset
     from torch.serialization import add_safe_globals
@@ -117,7 +117,7 @@ def official(name: str, root: Path) -> object:
     return PygGraphPropPredDataset(name, root=str(root))
 
 
-# two syntax trees: one of five nodes whose depth-first order is not that of its numbers, one of a single node
+# two syntax trees: one of five nodes, whose depth-first order differs from their numbering, and one of a single node
 CODE2 = {
     "num-node-list": [5, 1],
     "num-edge-list": [4, 0],
@@ -130,11 +130,11 @@ CODE2 = {
 
 
 def write_code2(folder: Path, names: list[str], train: list[int]) -> Path:
-    """Copies of the two trees in turn, one for each name, in OGB's layout; graphs that are not in train are tested."""
-    pairs, rest = divmod(len(names), 2)
+    """Write the two trees in turn, one per name; the first graph that is not in ``train`` is valid, the others test."""
+    pairs, odd = divmod(len(names), 2)
     for part, rows in CODE2.items():
-        few = {"num-node-list": 1, "num-edge-list": 1, "edge": 4}.get(part, 5)
-        put(folder / "raw" / f"{part}.csv.gz", table([*rows * pairs, *(rows[:few] if rest else [])]))
+        count = {"num-node-list": 1, "num-edge-list": 1, "edge": 4}.get(part, 5)
+        put(folder / "raw" / f"{part}.csv.gz", table([*rows * pairs, *(rows[:count] if odd else [])]))
     put(folder / "raw" / "graph-label.csv.gz", table(names))
     put(folder / "mapping" / "typeidx2type.csv.gz", "type idx,type\n0,Load\n1,Name\n2,Call\n")
     put(folder / "mapping" / "attridx2attr.csv.gz", "attr idx,attr\n0,self\n1,None\n2,x\n3,y\n")

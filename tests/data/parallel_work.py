@@ -1,4 +1,4 @@
-"""Work for other processes, which must find it in a module."""
+"""Functions for worker processes, which must be importable from a module."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from gt.errors import UserError
 
 
 class Odd(ValueError):
-    """An error that cannot be pickled: it takes other arguments than it keeps."""
+    """An error that cannot be unpickled: its constructor takes other arguments than it stores."""
 
     def __init__(self, row: int, why: str) -> None:
         super().__init__(f"row {row} {why}")
@@ -26,36 +26,36 @@ class OddUserError(UserError):
 
 
 def square(number: int) -> int:
-    time.sleep(0.02 if number % 3 == 0 else 0)  # so that later parts are done first
+    time.sleep(0.02 if number % 3 == 0 else 0)  # so that later items finish first
     return number * number
 
 
-def noted(folder: Path, number: int) -> int:
+def record(folder: Path, number: int) -> int:
     (folder / str(number)).touch()
     return number
 
 
-def fail(error: Exception | None) -> int:
+def raise_error(error: Exception | None) -> int:
     if error is not None:
         raise error
     return 1
 
 
-def fail_oddly(kind: type[Exception]) -> int:
+def raise_with_arguments(kind: type[Exception]) -> int:
     raise kind(7, "is odd")  # type: ignore[call-arg]
 
 
-def give_what_cannot_be_pickled(_: int) -> Any:
+def return_unpicklable(_: int) -> Any:
     return threading.Lock()
 
 
-def die(number: int) -> int:
+def kill_itself(number: int) -> int:
     if number == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return number
 
 
-def threads(_: int) -> tuple[int, set[int]]:
+def thread_counts(_: int) -> tuple[int, set[int]]:
     torch.ones(2, 2) @ torch.ones(2, 2)
     return torch.get_num_threads(), {pool["num_threads"] for pool in threadpool_info()}
 
@@ -71,6 +71,6 @@ def nested(number: int) -> list[int]:
 
 
 def endless(number: int) -> int:
-    os.write(1, f"{os.getpid()}\n".encode())  # in one piece: others write too
+    os.write(1, f"{os.getpid()}\n".encode())  # in a single call, as other workers write too
     while True:
         time.sleep(0.1 * number)

@@ -1,4 +1,4 @@
-"""A made-up citation graph in the raw files of Planetoid (Yang et al. 2016)."""
+"""A synthetic citation graph in the raw files of Planetoid (Yang et al. 2016)."""
 
 import pickle
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_matrix
 
-TRAIN, VALID, TEST, CLASSES, WORDS = 6, 500, 10, 3, 8  # the reader takes 500 papers for validation
+TRAIN, VALID, TEST, CLASSES, WORDS = 6, 500, 10, 3, 8  # the reader always takes 500 validation papers
 
 
 def write(raw: Path, name: str) -> None:
-    """Papers on a ring, each with the words of its class and one drawn at random; those for the test come last."""
+    """Write papers on a ring, each with the word of its class and a random one; test papers come last."""
     draw = np.random.default_rng(0)
     papers = TRAIN + VALID + TEST
     classes = np.arange(papers) % CLASSES

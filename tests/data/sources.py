@@ -1,4 +1,4 @@
-"""A small whole dataset of every source, as files, to be damaged and opened as its configuration says."""
+"""A small dataset of every source as files, which tests may damage and open by its configuration."""
 
 import gzip
 import json
@@ -18,11 +18,11 @@ from tests.data.ogb import test_links, test_nodes, test_pcqm4mv2
 from tests.data.own import pyg_datasets
 
 CONFIGS = Path(gt.__path__[0]).parent / "configs"
-# of a file: what it holds instead, what its bytes become, or that it is not there; text is gzipped where the name says
+# a change to a file: new contents, a function of its bytes, or None to remove it; text is gzipped for names in .gz
 Change = str | bytes | Callable[[bytes], bytes] | None
 
 MOLECULES = "smiles,logS\n" + "".join(f"{'C' * n}O,{n / 7:.3f}\n" for n in range(1, 31))
-ONE_GRAPH = {
+SINGLE_GRAPH = {
     "nodes.csv": "node,size,label,split\n7,1,u,test\n5,2,v,train\n9,3,,train\n3,2,u,valid\n",
     "edges.csv": "source,target\n7,5\n9,7\n",
 }
@@ -36,7 +36,7 @@ GRAPH = """<graph edgedefault="directed"><data key="l">%d</data>
 <edge source="a" target="b"/></graph>
 """
 GRAPHML = KEYS + "".join(GRAPH % (n % 2) for n in range(10)) + "</graphml>\n"
-LINES = [
+NODE_LINK_LINES = [
     json.dumps(
         {
             "directed": True,
@@ -49,10 +49,10 @@ LINES = [
 ]
 TEXT = "".join(f"Line {n} of a text.\n" for n in range(20))
 LABELLED = "text\tlabel\n" + "".join(f"text number {n}\t{n % 2}\n" for n in range(20))
-OBJECTS = "".join(f'{{"text": "text number {n}", "label": {n % 2}}}\n' for n in range(20))
+LABELLED_JSON = "".join(f'{{"text": "text number {n}", "label": {n % 2}}}\n' for n in range(20))
 
 
-def _put(files: Mapping[str, str]) -> Callable[[Path], None]:
+def _writer_of(files: Mapping[str, str]) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         for name, text in files.items():
             (folder / name).write_text(text)
@@ -60,24 +60,24 @@ def _put(files: Mapping[str, str]) -> Callable[[Path], None]:
     return write
 
 
-def _in_pyg(folder: Path) -> None:
+def _write_tu(folder: Path) -> None:
     pyg_datasets.write_tu_dataset(folder)
     from torch_geometric.datasets import TUDataset
 
-    TUDataset(str(folder), "TINY")  # processed, as it lies there once it was used
+    TUDataset(str(folder), "TINY")  # writes the processed files, as after first use
 
 
-# by name: what writes it into a folder, the option of the group data, and what its configuration is told
+# by name: a function that writes the files, the option of the group ``data``, and overrides of its configuration
 SOURCES: dict[str, tuple[Callable[[Path], object], str, dict[str, Any]]] = {
-    "molecules": (_put({"m.csv": MOLECULES}), "molecules", {"path": "m.csv", "split": "random", "processes": 1}),
+    "molecules": (_writer_of({"m.csv": MOLECULES}), "molecules", {"path": "m.csv", "split": "random", "processes": 1}),
     "csv graphs": (tables_of.write, "csv_graphs", {"path": ""}),
-    "csv nodes": (_put(ONE_GRAPH), "csv_nodes", {"path": ""}),
-    "graphml": (_put({"g.graphml": GRAPHML}), "graph_files", {"path": "g.graphml"}),
-    "json": (_put({"g.jsonl": "\n".join(LINES)}), "graph_files", {"path": "g.jsonl"}),
-    "text": (_put({"t.txt": TEXT}), "text", {"path": "t.txt", "context": 8}),
-    "labelled": (_put({"a.tsv": LABELLED}), "text_classification", {"path": "a.tsv"}),
-    "objects": (_put({"a.jsonl": OBJECTS}), "text_classification", {"path": "a.jsonl"}),
-    "tu": (_in_pyg, "tu", {"dataset.root": "", "dataset.name": "TINY"}),
+    "csv nodes": (_writer_of(SINGLE_GRAPH), "csv_nodes", {"path": ""}),
+    "graphml": (_writer_of({"g.graphml": GRAPHML}), "graph_files", {"path": "g.graphml"}),
+    "json": (_writer_of({"g.jsonl": "\n".join(NODE_LINK_LINES)}), "graph_files", {"path": "g.jsonl"}),
+    "text": (_writer_of({"t.txt": TEXT}), "text", {"path": "t.txt", "context": 8}),
+    "labelled": (_writer_of({"a.tsv": LABELLED}), "text_classification", {"path": "a.tsv"}),
+    "objects": (_writer_of({"a.jsonl": LABELLED_JSON}), "text_classification", {"path": "a.jsonl"}),
+    "tu": (_write_tu, "tu", {"dataset.root": "", "dataset.name": "TINY"}),
     "molhiv": (lambda at: ogb_files.write(at / "ogbg_molhiv", [0, 1, 1, 0]), "ogbg_molhiv", {"root": ""}),
     "code2": (
         lambda at: ogb_files.write_code2(at / "ogbg_code2", ["a b", "b", "c", "a"], [0, 1]),
@@ -97,7 +97,7 @@ def _config(option: str) -> DictConfig:
 
 
 def written(source: str, folder: Path, changes: Mapping[str, Change]) -> Path:
-    """The files of a source in a folder of their own, some of them changed."""
+    """Write the files of a source into a subfolder, some of them changed; return that folder."""
     at = folder / "source"
     at.mkdir()
     SOURCES[source][0](at)
@@ -115,25 +115,25 @@ def written(source: str, folder: Path, changes: Mapping[str, Change]) -> Path:
 
 
 def told(source: str, folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What the configuration ``data`` of a source that is `written` is told, by its keys."""
-    known = {"root": str(folder / "root"), **SOURCES[source][2], **options}
-    paths = {"path", "root", "dataset.root", "tokenizer"} & known.keys()
-    return known | {key: str(folder / "source" / known[key]) for key in paths}
+    """The overrides of the configuration ``data`` for a source that is `written`, by key."""
+    settings = {"root": str(folder / "root"), **SOURCES[source][2], **options}
+    paths = {"path", "root", "dataset.root", "tokenizer"} & settings.keys()
+    return settings | {key: str(folder / "source" / settings[key]) for key in paths}
 
 
 def opened(source: str, folder: Path, **options: Any) -> DataModule:
-    """A source that is `written`, opened as ``python train.py data=...`` would."""
+    """Open a source that is `written`, as ``python train.py data=...`` would."""
     config = OmegaConf.create({"data": _config(SOURCES[source][1]).data, "seed": 0})
     for key, value in told(source, folder, options).items():
-        own = key.split(".")[0] in config.data and key != "source"
-        OmegaConf.update(config, f"data.{key}" if own else f"data.source.{key}", value)
+        of_module = key.split(".")[0] in config.data and key != "source"
+        OmegaConf.update(config, f"data.{key}" if of_module else f"data.source.{key}", value)
     data: DataModule = instantiate(config.data)
     data.open([])
     return data
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder; of what a failed `opened` may leave, the locks and the empty folder they lie in."""
+    """All files below a folder; not the locks and the folder they lie in, which a failed `opened` may leave."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else b"a folder"
         for path in sorted(folder.rglob("*"))

@@ -1,4 +1,4 @@
-"""Three small molecules as CSV files, and the same as PyG graphs."""
+"""Three small molecules as CSV files and as the equivalent PyG graphs."""
 
 import gzip
 from collections.abc import Callable
@@ -32,7 +32,7 @@ TABLES = {"nodes.csv": NODES, "edges.csv": EDGES, "graphs.csv": GRAPHS}
 
 
 def molecules() -> list[Data]:
-    """What `TABLES` say, each edge in both directions: elements C, N, O are 0, 1, 2; bonds double, single 0, 1."""
+    """The graphs in `TABLES`, edges in both directions: elements C, N, O are 0, 1, 2; bonds double, single 0, 1."""
     x = [[[0, 0]], [[0, 0], [2, 1]], [[1, 1], [0, 1], [2, 0]]]
     edges: list[list[list[int]]] = [[], [[1, 0], [0, 1]], [[0, 1], [2, 1], [1, 0], [1, 2]]]
     bonds: list[list[list[int]]] = [[], [[1], [1]], [[0], [1], [0], [1]]]
@@ -48,7 +48,7 @@ def molecules() -> list[Data]:
 
 
 def write(folder: Path, **changed: str | bytes | None) -> Path:
-    """The files of `TABLES` in a folder, some with another content (None leaves one out); ``nodes`` is nodes.csv."""
+    """Write `TABLES` into a folder, some with other contents (None omits a file); ``nodes`` is nodes.csv, and so on."""
     folder.mkdir(exist_ok=True)
     for name, text in TABLES.items():
         content = changed.get(name.removesuffix(".csv"), text)
@@ -58,13 +58,13 @@ def write(folder: Path, **changed: str | bytes | None) -> Path:
 
 
 def pack(path: Path) -> None:
-    """Replace a file by a gzipped one."""
+    """Replace a file by its gzipped version."""
     path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
     path.unlink()
 
 
 def line_of(call: Callable[[], object]) -> str:
-    """The one line that a call fails with."""
+    """The message of the `UserError` that a call raises, which must be a single line."""
     with pytest.raises(UserError) as caught:
         call()
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Batches by a budget of nodes; loaders with workers; what a run logs of padding and waiting."""
+"""Batches by node budget, loaders with workers, and the logged shares of padding and waiting."""
 
 from functools import partial
 from pathlib import Path
@@ -25,35 +25,35 @@ from tests.data.test_batching import pack
 from tests.graphs import random_graph
 
 SIZES = st.lists(st.integers(1, 40), max_size=60).map(np.array)
-ANY = {"sizes": SIZES, "budget": st.integers(1, 150), "world": st.integers(1, 4), "seed": st.integers(0, 9)}
+SETTINGS = {"sizes": SIZES, "budget": st.integers(1, 150), "world": st.integers(1, 4), "seed": st.integers(0, 9)}
 
 
-class Small(Batches):
-    """Pools of two batches, so that short lists have several."""
+class SmallPools(Batches):
+    """Pools of two batches, so that even short lists have several pools."""
 
     pool = 2
 
 
-def ranks(sizes, budget, world, **options):
-    """What each rank computes in each batch that it takes: nothing where a batch does not count for it."""
-    found = [list(Small(sizes, 1, budget=budget, rank=rank, world=world, **options)) for rank in range(world)]
-    return [[list(batch.samples) if batch.counts else [] for batch in rank] for rank in found]
+def batches_by_rank(sizes, budget, world, **options):
+    """The samples of each batch of each rank; none in a dummy batch."""
+    batches = [list(SmallPools(sizes, 1, budget=budget, rank=rank, world=world, **options)) for rank in range(world)]
+    return [[list(batch.samples) if batch.counts else [] for batch in rank] for rank in batches]
 
 
-def within(batch, sizes, budget):
+def within_budget(batch, sizes, budget):
     return len(batch) <= 1 or len(batch) * sizes[batch].max() <= budget
 
 
-@given(**ANY)
-def test_evaluation_within_the_budget_sees_each_sample_once(sizes, budget, world, seed):
-    found = ranks(sizes, budget, world, seed=seed)
+@given(**SETTINGS)
+def test_evaluation_visits_each_sample_once_within_budget(sizes, budget, world, seed):
+    found = batches_by_rank(sizes, budget, world, seed=seed)
     assert sorted(i for rank in found for batch in rank for i in batch) == list(range(len(sizes)))
-    assert all(within(batch, sizes, budget) for rank in found for batch in rank)
+    assert all(within_budget(batch, sizes, budget) for rank in found for batch in rank)
     for rank in range(world):
-        assert len(Small(sizes, 1, budget=budget, rank=rank, world=world)) == len(found[rank])
+        assert len(SmallPools(sizes, 1, budget=budget, rank=rank, world=world)) == len(found[rank])
 
 
-def test_an_epoch_that_packs_into_more_batches_than_the_schedule_has_is_drawn_again():
+def test_epoch_with_too_many_batches_is_redrawn():
     sizes = np.random.default_rng(0).integers(5, 60, 22)
     batches = Batches(sizes, 1, shuffle=True, budget=74)
     plans = [batches.plan(epoch) for epoch in range(100)]
@@ -63,32 +63,32 @@ def test_an_epoch_that_packs_into_more_batches_than_the_schedule_has_is_drawn_ag
     assert len({tuple(np.concatenate(plan)) for plan in plans}) == 100
 
 
-def test_ranks_have_much_the_same_nodes_and_pairs_to_compute():
+def test_nodes_and_pairs_are_balanced_over_ranks():
     sizes = np.minimum(np.exp(np.random.default_rng(0).normal(3.2, 0.6, 20_000)).astype(int) + 2, 500)
     batches = Batches(sizes, 32, shuffle=True, world=8)
     shares = [[sizes[batches.share(batch, rank)] for rank in range(8)] for batch in batches.plan()]
     for power, bound in ((1, 0.01), (2, 0.08)):  # graphs dealt out at random: 0.16 and 0.49
         work = np.array([[(share**power).sum() for share in step] for step in shares])
-        assert work.max(1).sum() / work.mean(1).sum() - 1 < bound  # all wait for the slowest
+        assert work.max(1).sum() / work.mean(1).sum() - 1 < bound  # all ranks wait for the slowest
 
 
-@given(**ANY, first=st.integers(0, 9))
-def test_training_takes_equally_many_steps_on_every_rank_and_in_every_epoch(sizes, budget, world, seed, first):
+@given(**SETTINGS, first=st.integers(0, 9))
+def test_training_steps_are_equal_over_ranks_and_epochs(sizes, budget, world, seed, first):
     lengths = set()
     for epoch in range(4):
         options = {"seed": seed, "shuffle": True, "epoch": epoch}
-        found = ranks(sizes, budget, world, **options)
-        lengths |= {len(rank) for rank in found} | {len(Small(sizes, 1, budget=budget, world=world, **options))}
+        found = batches_by_rank(sizes, budget, world, **options)
+        lengths |= {len(rank) for rank in found} | {len(SmallPools(sizes, 1, budget=budget, world=world, **options))}
         seen = [i for rank in found for batch in rank for i in batch]
         assert sorted(seen) == list(range(len(sizes)))
-        assert all(within(batch, sizes, budget) for rank in found for batch in rank)
+        assert all(within_budget(batch, sizes, budget) for rank in found for batch in rank)
         assert all(any(step) for step in zip(*found, strict=True))
-        resumed = list(Small(sizes, 1, budget=budget, world=world, first=first, **options))
+        resumed = list(SmallPools(sizes, 1, budget=budget, world=world, first=first, **options))
         assert [list(batch.samples) if batch.counts else [] for batch in resumed] == found[0][first:]
     assert len(lengths) == 1
 
 
-def test_an_epoch_leaves_out_next_to_nothing_and_pads_less_than_batches_of_as_many_graphs():
+def test_budget_fills_batches_and_pads_less_than_fixed_size():
     sizes = np.random.default_rng(0).geometric(0.03, 4000)
     for epoch in range(5):
         batches = Batches(sizes, 1, shuffle=True, epoch=epoch, budget=1500)
@@ -97,22 +97,22 @@ def test_an_epoch_leaves_out_next_to_nothing_and_pads_less_than_batches_of_as_ma
         assert len(seen) >= 0.99 * len(sizes)
         rows = sum(len(batch) * sizes[batch].max() for batch in plan)
         requests = Batches(sizes, len(sizes) // len(plan), shuffle=True, epoch=epoch)
-        by_number = [list(request.samples) for request in requests]
-        assert rows < sum(len(batch) * sizes[batch].max() for batch in by_number)
+        fixed = [list(request.samples) for request in requests]
+        assert rows < sum(len(batch) * sizes[batch].max() for batch in fixed)
         assert 1 - sizes[seen].sum() / rows < 0.2
         assert rows / len(plan) > 0.85 * 1500  # batches are full
 
 
-def test_a_graph_above_the_budget_is_a_batch_of_its_own():
+def test_graph_above_budget_gets_its_own_batch():
     sizes = np.array([3, 90, 4, 2, 70, 3])
     assert sorted(sorted(batch.samples) for batch in Batches(sizes, 1, budget=10)) == [[0, 3], [1], [2, 5], [4]]
 
 
-# ---- a data module around it
+# ---- within a data module
 
 
 class Random(Source):
-    """Sixty random graphs, from nowhere."""
+    """Sixty random graphs, generated in memory."""
 
     name = "random"
 
@@ -137,7 +137,7 @@ def opened(root: Path, **options: Any) -> GraphData:
 
 @pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("budget", [None, 40])
-def test_every_way_to_load_gives_each_graph_once(tmp_path, static, budget):
+def test_loader_yields_each_graph_once(tmp_path, static, budget):
     data = opened(tmp_path, static=static, batch_nodes=budget)
     for split in ("train", "valid"):
         loader = data.loader(split)
@@ -154,25 +154,25 @@ def test_every_way_to_load_gives_each_graph_once(tmp_path, static, budget):
 
 @pytest.mark.parametrize(("options", "pairs", "sizes"), [
     ({}, 10**6, [16, 4]),  # twice the training batch of 8
-    ({}, 16 * 6**2, [8, 12]),  # twice while few nodes are padded: graphs of 1 to 9 nodes
+    ({}, 16 * 6**2, [8, 12]),  # twice only while the padded pairs are few: graphs of 1 to 9 nodes
     ({}, 0, [8, 8, 4]),
-    ({"eval_batch_size": 20}, 0, [20]),  # said so
+    ({"eval_batch_size": 20}, 0, [20]),  # set explicitly
     ({"eval_batch_size": 3, "batch_nodes": 40}, 10**6, [3] * 6 + [2]),
 ])  # fmt: skip
-def test_evaluation_takes_batches_as_memory_allows_or_as_it_is_told(tmp_path, options, pairs, sizes, monkeypatch):
+def test_evaluation_batch_size(tmp_path, options, pairs, sizes, monkeypatch):
     monkeypatch.setattr("gt.data.datamodule.PAIRS", pairs)
     data = opened(tmp_path, **options)
     assert sorted(batch.num_graphs for batch in data.loader("valid")) == sorted(sizes)
     assert {batch.num_graphs for batch in opened(tmp_path).loader("train")} == {8}
 
 
-def test_options_that_make_no_sense_are_refused(tmp_path):
+def test_invalid_batch_nodes_is_rejected(tmp_path):
     with pytest.raises(ValueError, match="batch_nodes must be 1 or more, not 0"):
         GraphData(Random(tmp_path), batch_nodes=0)
 
 
-class Told:
-    """Stands for a network whose masks follow a schedule."""
+class ScheduledNetwork:
+    """The readings of a network whose mask follows a schedule."""
 
     def __init__(self) -> None:
         block = partial(ParallelBlock, attention=partial(Attention, heads=2))
@@ -182,21 +182,21 @@ class Told:
         return self.net.readings()
 
 
-def test_workers_are_told_what_attention_asks_as_training_goes_on(tmp_path):
+def test_workers_follow_the_mask_schedule(tmp_path):
     data = opened(tmp_path, workers=1)
-    told = Told()
-    data.readings = told
+    network = ScheduledNetwork()
+    data.readings = network
     loader = data.loader("train")
     for progress, mask in ((0.0, Hops(1)), (0.6, Hops(2)), (0.0, Hops(1))):
-        told.net.set_progress(progress)
+        network.net.set_progress(progress)
         batches = list(loader)
         assert len(batches) == 5
         for batch in batches:
             assert set(batch.memo) == {mask}
             pairs = batch.memo[mask]
             assert pairs.batch is batch
-            ready = vars(pairs).keys()
-            assert {"safe_dense"} <= ready or {"native_dense"} <= ready or {"rowptr", "by_source"} <= ready
+            prepared = vars(pairs).keys()
+            assert {"safe_dense"} <= prepared or {"native_dense"} <= prepared or {"rowptr", "by_source"} <= prepared
             fresh = GraphBatch(batch.ptr, batch.edge_index, batch.max_nodes)
             assert torch.equal(mask(fresh).dense, pairs.dense)
 
@@ -215,7 +215,7 @@ class Net(pl.LightningModule):
 
 @pytest.mark.parametrize("static", [False, True])
 def test_padding_and_waiting_are_logged(tmp_path, static, monkeypatch):
-    clock = iter(range(10**6))  # moves on by a second at each look
+    clock = iter(range(10**6))  # advances by a second per reading
     monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
     data = opened(tmp_path, static=static)
     trainer = pl.Trainer(
@@ -228,14 +228,14 @@ def test_padding_and_waiting_are_logged(tmp_path, static, monkeypatch):
     rows = sum(batch.num_graphs * batch.max_nodes for batch in batches)
     real = int(data.dataset("train").sizes.sum())
     assert float(trainer.callback_metrics["data/padding"]) == pytest.approx(1 - real / rows)
-    # two looks for each batch in the loader and one in the callback: of three seconds a batch one is waited
+    # read twice per batch in the loader and once in the callback: one of every three seconds is spent waiting
     assert float(trainer.callback_metrics["data/wait"]) == pytest.approx(1 / 3, abs=0.5 / len(batches))
 
 
 @settings(max_examples=20)
 @given(sizes=SIZES, seed=st.integers(0, 9))
-def test_the_order_with_a_budget_depends_on_seed_and_epoch_alone(sizes, seed):
-    first = Small(sizes, 1, shuffle=True, seed=seed, budget=60)
+def test_budget_order_depends_only_on_seed_and_epoch(sizes, seed):
+    first = SmallPools(sizes, 1, shuffle=True, seed=seed, budget=60)
     list(first)
     first.set_epoch(2)
-    assert list(first) == list(Small(sizes, 1, shuffle=True, seed=seed, budget=60, epoch=2))
+    assert list(first) == list(SmallPools(sizes, 1, shuffle=True, seed=seed, budget=60, epoch=2))

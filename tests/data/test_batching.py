@@ -1,4 +1,4 @@
-"""Batches: the same graphs as PyG packs, and every sample where it belongs, whatever the ranks and epochs."""
+"""Batching: collation against PyG's `Batch`, and which samples each rank takes in each epoch."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ GRAPHS = [
 
 
 def pack(graphs: list[Data], level: str = "graph") -> Graphs:
-    """PyG graphs as a store would hold them; with ``level="node"`` each node has a target."""
+    """PyG graphs packed as in a store; with ``level="node"`` each node has a target."""
     sizes = np.array([graph.num_nodes for graph in graphs])
     edges = np.array([graph.num_edges for graph in graphs])
     nodes = {"x": torch.cat([graph.x for graph in graphs]).numpy().astype(np.uint8)}
@@ -55,7 +55,7 @@ def pack(graphs: list[Data], level: str = "graph") -> Graphs:
     ids=["all", "any order", "repeats", "no edges", "one node", "single nodes", "no edges at all", "mixed"],
 )
 @pytest.mark.parametrize("level", ["graph", "node"])
-def test_gathered_graphs_are_those_that_pyg_batches(ids, level):
+def test_gather_equals_pyg_batch(ids, level):
     packed = pack(GRAPHS, level)
     batch, expected = gather(packed, ids).finish(), Batch.from_data_list([GRAPHS[i] for i in ids])
     assert torch.equal(batch.ptr, expected.ptr)
@@ -68,14 +68,14 @@ def test_gathered_graphs_are_those_that_pyg_batches(ids, level):
     assert batch.max_nodes == max(GRAPHS[i].num_nodes for i in ids)
     assert isinstance(batch.max_nodes, int)
     assert batch.equal_sizes == (len({GRAPHS[i].num_nodes for i in ids}) == 1)
-    kinds = {batch.x.dtype, batch.edge_index.dtype, batch.edge_attr.dtype, batch.y.dtype, batch.ptr.dtype}
-    assert kinds == {torch.int64}
+    dtypes = {batch.x.dtype, batch.edge_index.dtype, batch.edge_attr.dtype, batch.y.dtype, batch.ptr.dtype}
+    assert dtypes == {torch.int64}
 
-    def listed(index, attributes):
+    def edge_rows(index, attributes):
         return [tuple(row) for row in torch.cat([index.flip(0).T, attributes], dim=1).tolist()]
 
-    edges = listed(batch.edge_index, batch.edge_attr)
-    assert edges == sorted(listed(expected.edge_index, expected.edge_attr))  # by target, then source
+    edges = edge_rows(batch.edge_index, batch.edge_attr)
+    assert edges == sorted(edge_rows(expected.edge_index, expected.edge_attr))  # by target, then source
     assert torch.equal(batch.in_degree, torch.bincount(expected.edge_index[1], minlength=len(expected.x)))
 
 
@@ -90,7 +90,7 @@ def test_features_may_be_absent():
 
 
 @pytest.mark.parametrize("count", [256, 257])
-def test_numbers_of_graphs_in_the_smallest_type_do_not_overflow(count, tmp_path):
+def test_graph_ids_of_small_dtypes_do_not_overflow(count, tmp_path):
     graphs = pack([random_graph(1 + i % 3, i) for i in range(count)])
     graphs.splits = {"test": np.array([0, count - 1])}
     save(graphs, tmp_path / "store")
@@ -99,7 +99,7 @@ def test_numbers_of_graphs_in_the_smallest_type_do_not_overflow(count, tmp_path)
     assert torch.equal(dataset[Request((1,))].x, gather(graphs, [count - 1]).x)
 
 
-def test_a_dataset_gives_whole_batches_with_their_masks():
+def test_dataset_returns_batches_with_masks():
     packed = pack(GRAPHS)
     dataset = GraphDataset(packed, np.array([6, 3, 2]))
     assert len(dataset) == 3
@@ -110,76 +110,76 @@ def test_a_dataset_gives_whole_batches_with_their_masks():
     assert {"position", "sizes"} <= vars(batch).keys()
 
 
-def test_runs_and_types():
+def test_runs_and_tensor_types():
     assert runs(np.array([7, 0, 3]), np.array([2, 0, 3])).tolist() == [7, 8, 3, 4, 5]
-    types = {np.uint8: torch.int64, np.int64: torch.int64, bool: torch.int64, np.float64: torch.float32}
-    for before, after in types.items():
+    dtypes = {np.uint8: torch.int64, np.int64: torch.int64, bool: torch.int64, np.float64: torch.float32}
+    for before, after in dtypes.items():
         assert tensor(np.ones(2, before)).dtype == after
 
 
-# ---- which samples go together
+# ---- grouping of samples into batches
 
 SIZES = st.lists(st.integers(1, 40), max_size=60).map(np.array)
-ANY = {"sizes": SIZES, "batch_size": st.integers(1, 9), "world": st.integers(1, 5), "seed": st.integers(0, 9)}
+SETTINGS = {"sizes": SIZES, "batch_size": st.integers(1, 9), "world": st.integers(1, 5), "seed": st.integers(0, 9)}
 
 
-class Small(Batches):
-    """Pools of two batches, so that short lists have several."""
+class SmallPools(Batches):
+    """Pools of two batches, so that even short lists have several pools."""
 
     pool = 2
 
 
-def every(sizes, batch_size, world, **options):
-    """What each rank computes in each batch that it takes: nothing where a batch does not count for it."""
-    ranks = [list(Small(sizes, batch_size, rank=rank, world=world, **options)) for rank in range(world)]
+def batches_by_rank(sizes, batch_size, world, **options):
+    """The samples of each batch of each rank; none in a dummy batch."""
+    ranks = [list(SmallPools(sizes, batch_size, rank=rank, world=world, **options)) for rank in range(world)]
     return [[list(batch.samples) if batch.counts else [] for batch in rank] for rank in ranks]
 
 
-def members(ranks):
+def samples_of(ranks):
     return [sample for rank in ranks for batch in rank for sample in batch]
 
 
-@given(**ANY)
-def test_evaluation_sees_each_sample_once_over_all_ranks_and_none_has_nothing_to_do(sizes, batch_size, world, seed):
-    ranks = every(sizes, batch_size, world, seed=seed)
-    assert sorted(members(ranks)) == list(range(len(sizes)))
+@given(**SETTINGS)
+def test_evaluation_visits_each_sample_once_over_all_ranks(sizes, batch_size, world, seed):
+    ranks = batches_by_rank(sizes, batch_size, world, seed=seed)
+    assert sorted(samples_of(ranks)) == list(range(len(sizes)))
     assert all(len(batch) <= batch_size for rank in ranks for batch in rank)
     for number, rank in enumerate(ranks):
-        assert len(rank) == len(Small(sizes, batch_size, rank=number, world=world))
-        assert (len(rank) > 0) == (len(sizes) > 0)  # a rank without batches would miss what all do together
+        assert len(rank) == len(SmallPools(sizes, batch_size, rank=number, world=world))
+        assert (len(rank) > 0) == (len(sizes) > 0)  # a rank without batches would miss collective operations
         assert all(rank) or rank == [[]]
     if world == 1:
         seen = [sizes[i] for batch in ranks[0] for i in batch]
         assert seen == sorted(seen)
 
 
-@given(**ANY, epoch=st.integers(0, 3))
-def test_ranks_train_step_by_step_on_the_batches_of_one_process_as_large_as_all(sizes, batch_size, world, seed, epoch):
+@given(**SETTINGS, epoch=st.integers(0, 3))
+def test_ranks_share_the_batches_of_a_single_process(sizes, batch_size, world, seed, epoch):
     options = {"seed": seed, "shuffle": True, "epoch": epoch}
-    ranks = every(sizes, batch_size, world, **options)
-    [alone] = every(sizes, batch_size * world, 1, **options)
-    together = [sorted(sample for batch in step for sample in batch) for step in zip(*ranks, strict=True)]
-    assert together == [sorted(batch) for batch in alone]
-    assert sorted(members(ranks)) == list(range(len(sizes)))
+    ranks = batches_by_rank(sizes, batch_size, world, **options)
+    [single] = batches_by_rank(sizes, batch_size * world, 1, **options)
+    combined = [sorted(sample for batch in step for sample in batch) for step in zip(*ranks, strict=True)]
+    assert combined == [sorted(batch) for batch in single]
+    assert sorted(samples_of(ranks)) == list(range(len(sizes)))
     assert all(len(batch) <= batch_size for rank in ranks for batch in rank)
-    for step in zip(*ranks, strict=True):  # shared evenly, in number and in size
+    for step in zip(*ranks, strict=True):  # shared evenly
         assert max(map(len, step)) - min(map(len, step)) <= 1
 
 
 @given(sizes=SIZES, batch_size=st.integers(1, 9), pairs=st.integers(0, 4000), world=st.integers(1, 3))
-def test_evaluation_takes_up_to_twice_as_many_graphs_while_their_padded_pairs_are_few(sizes, batch_size, pairs, world):
-    ranks = every(sizes, batch_size, world, pairs=pairs)
-    assert sorted(members(ranks)) == list(range(len(sizes)))
+def test_evaluation_batches_double_while_padded_pairs_are_few(sizes, batch_size, pairs, world):
+    ranks = batches_by_rank(sizes, batch_size, world, pairs=pairs)
+    assert sorted(samples_of(ranks)) == list(range(len(sizes)))
     for batch in (batch for rank in ranks for batch in rank if batch):
         assert len(batch) <= 2 * batch_size
         assert len(batch) <= batch_size or len(batch) * sizes[batch].max() ** 2 <= pairs
     if world == 1:
-        plain, doubled = (len(every(sizes, n, 1)[0]) for n in (batch_size, 2 * batch_size))
-        assert len(every(sizes, batch_size, 1, pairs=10**9)[0]) == doubled
-        assert len(every(sizes, batch_size, 1, pairs=0)[0]) == plain
+        plain, doubled = (len(batches_by_rank(sizes, n, 1)[0]) for n in (batch_size, 2 * batch_size))
+        assert len(batches_by_rank(sizes, batch_size, 1, pairs=10**9)[0]) == doubled
+        assert len(batches_by_rank(sizes, batch_size, 1, pairs=0)[0]) == plain
 
 
-def test_a_batch_that_does_not_count_has_no_targets():
+def test_dummy_batch_has_no_targets():
     packed = pack(GRAPHS)
     dataset = GraphDataset(packed, np.arange(3))
     plan = [list(Batches(np.array([5, 1, 9]), 2, shuffle=True, rank=rank, world=4)) for rank in range(4)]
@@ -188,35 +188,33 @@ def test_a_batch_that_does_not_count_has_no_targets():
     assert all(batch.num_graphs == 1 for rank in batches for batch in rank)
 
 
-@given(**ANY, rank=st.integers(0, 4), shuffle=st.booleans(), first=st.integers(0, 12))
-def test_the_length_is_that_of_a_whole_epoch_and_a_resumed_one_skips_once(
-    sizes, batch_size, world, seed, rank, shuffle, first
-):
+@given(**SETTINGS, rank=st.integers(0, 4), shuffle=st.booleans(), first=st.integers(0, 12))
+def test_resumed_epoch_skips_batches_only_once(sizes, batch_size, world, seed, rank, shuffle, first):
     options = {"shuffle": shuffle, "seed": seed, "rank": rank % world, "world": world}
-    whole = list(Small(sizes, batch_size, **options))
-    resumed = Small(sizes, batch_size, first=first, **options)
-    assert len(resumed) == len(whole)
-    assert list(resumed) == whole[first:]
-    assert list(resumed) == whole
-    assert len(resumed) == len(whole)
+    full = list(SmallPools(sizes, batch_size, **options))
+    resumed = SmallPools(sizes, batch_size, first=first, **options)
+    assert len(resumed) == len(full)
+    assert list(resumed) == full[first:]
+    assert list(resumed) == full
+    assert len(resumed) == len(full)
 
 
 @given(sizes=SIZES, batch_size=st.integers(1, 9), seed=st.integers(0, 9), epoch=st.integers(0, 3))
-def test_the_order_depends_on_seed_and_epoch_alone(sizes, batch_size, seed, epoch):
-    first = Small(sizes, batch_size, shuffle=True, seed=seed)
+def test_order_depends_only_on_seed_and_epoch(sizes, batch_size, seed, epoch):
+    first = SmallPools(sizes, batch_size, shuffle=True, seed=seed)
     list(first)
     first.set_epoch(epoch)
-    assert list(first) == list(Small(sizes, batch_size, shuffle=True, seed=seed, epoch=epoch))
+    assert list(first) == list(SmallPools(sizes, batch_size, shuffle=True, seed=seed, epoch=epoch))
 
 
-def test_other_epochs_and_seeds_bring_other_graphs_together():
+def test_epochs_and_seeds_regroup_graphs():
     sizes = np.random.default_rng(0).integers(1, 50, 600)
 
-    def company(**options):
+    def groups(**options):
         return {frozenset(batch.samples) for batch in Batches(sizes, 8, shuffle=True, **options)}
 
-    first = company(seed=0, epoch=0)
-    for other in (company(seed=0, epoch=1), company(seed=1, epoch=0), company(seed=1, epoch=1)):
+    first = groups(seed=0, epoch=0)
+    for other in (groups(seed=0, epoch=1), groups(seed=1, epoch=0), groups(seed=1, epoch=1)):
         assert len(first & other) < len(first) / 10
     evaluation = Batches(sizes, 8)
     before = list(evaluation)
@@ -224,7 +222,7 @@ def test_other_epochs_and_seeds_bring_other_graphs_together():
     assert list(evaluation) == before
 
 
-def test_graphs_of_like_size_meet_and_little_is_padded():
+def test_grouping_by_size_reduces_padding():
     sizes = np.random.default_rng(0).geometric(0.03, 4000)
 
     def padding(batches):
@@ -238,11 +236,11 @@ def test_graphs_of_like_size_meet_and_little_is_padded():
     assert padding(plan(shuffle=False)) < padding(plan(shuffle=True)) < at_random / 3
 
 
-def test_batches_of_a_pool_are_runs_of_its_sizes():
+def test_pool_is_sorted_by_size_before_batching():
     sizes = np.arange(64)[::-1].copy()
     batches = Batches(sizes, 4, shuffle=True, seed=3)
-    batches.pool = 16  # one pool holds all
+    batches.pool = 16  # a single pool holds all samples
     plan = [list(batch.samples) for batch in batches]
     assert sorted(sorted(sizes[batch]) for batch in plan) == np.arange(64).reshape(16, 4).tolist()
-    firsts = [sizes[batch].min() for batch in plan]
-    assert firsts != sorted(firsts)  # but they come in any order
+    smallest = [sizes[batch].min() for batch in plan]
+    assert smallest != sorted(smallest)  # but the batches are shuffled

@@ -1,4 +1,4 @@
-"""Encodings are computed once, kept whole, and told apart by their options."""
+"""The encoding cache: computed once, stored atomically, keyed by options."""
 
 import multiprocessing
 import time
@@ -21,7 +21,7 @@ from tests.encodings.samples import AWKWARD, pack
 
 @dataclass(frozen=True)
 class Counted(Encoding):
-    """Notes each computation as a file, so that those of other processes show too."""
+    """Records each computation as a file, so that those of other processes count too."""
 
     notes: Path
     factor: int = 1
@@ -35,7 +35,7 @@ class Counted(Encoding):
 
     def compute(self, graphs, progress=iter):
         (self.notes / str(len(list(self.notes.iterdir())))).touch()
-        time.sleep(0.1)  # long enough for others to ask meanwhile
+        time.sleep(0.1)  # long enough for concurrent requests
         if self.fails:
             raise RuntimeError("out of memory")
         rows = np.arange(graphs.node_ptr[-1], dtype=np.float32)[:, None]
@@ -49,13 +49,13 @@ class Counted(Encoding):
         return len(list(self.notes.iterdir()))
 
 
-def every(graphs, name):
-    """An encoding's rows of all nodes."""
+def all_rows(graphs, name):
+    """The rows of an encoding for all nodes."""
     return graphs.encodings[name].take(np.arange(graphs.node_ptr[-1]))
 
 
 @pytest.fixture
-def counted(tmp_path):
+def make_counted(tmp_path):
     (tmp_path / "notes").mkdir()
     return lambda **options: Counted(tmp_path / "notes", **options)
 
@@ -65,52 +65,52 @@ def folder(tmp_path):
     return tmp_path / "store"
 
 
-def test_computed_once(folder, counted):
-    graphs, encoding = pack(AWKWARD), counted()
+def test_encoding_is_computed_once(folder, make_counted):
+    graphs, encoding = pack(AWKWARD), make_counted()
     for _ in range(3):
         found = attach(graphs, folder, [encoding])
         assert set(found.encodings) == {"first", "second"}
         assert isinstance(found.encodings["first"].values.base, np.memmap)
-        np.testing.assert_array_equal(every(found, "second")[:, 0], -np.arange(graphs.node_ptr[-1]))
+        np.testing.assert_array_equal(all_rows(found, "second")[:, 0], -np.arange(graphs.node_ptr[-1]))
     assert encoding.count == 1
     assert graphs.encodings == {}
     assert not list(folder.glob("*.part"))
 
 
-def test_other_options_are_another_array(folder, counted):
+def test_options_are_cached_separately(folder, make_counted):
     graphs = pack(AWKWARD)
-    attach(graphs, folder, [counted()])
-    found = attach(graphs, folder, [counted(factor=3)])
-    assert every(found, "first")[2, 0] == 6
-    assert every(attach(graphs, folder, [counted()]), "first")[2, 0] == 2
-    assert counted().count == 2
+    attach(graphs, folder, [make_counted()])
+    found = attach(graphs, folder, [make_counted(factor=3)])
+    assert all_rows(found, "first")[2, 0] == 6
+    assert all_rows(attach(graphs, folder, [make_counted()]), "first")[2, 0] == 2
+    assert make_counted().count == 2
 
 
-def test_a_missing_array_is_computed_again(folder, counted):
-    attach(pack(AWKWARD), folder, [counted()])
+def test_missing_array_is_recomputed(folder, make_counted):
+    attach(pack(AWKWARD), folder, [make_counted()])
     next(folder.glob("second-*.npy")).unlink()
-    assert "second" in attach(pack(AWKWARD), folder, [counted()]).encodings
-    assert counted().count == 2
+    assert "second" in attach(pack(AWKWARD), folder, [make_counted()]).encodings
+    assert make_counted().count == 2
 
 
-def test_a_failure_leaves_nothing_behind(folder, counted):
+def test_failure_leaves_no_arrays(folder, make_counted):
     with pytest.raises(RuntimeError):
-        attach(pack(AWKWARD), folder, [counted(fails=True)])
+        attach(pack(AWKWARD), folder, [make_counted(fails=True)])
     assert not list(folder.glob("*.npy"))
-    attach(pack(AWKWARD), folder, [counted()])
-    assert counted().count == 2
+    attach(pack(AWKWARD), folder, [make_counted()])
+    assert make_counted().count == 2
 
 
-def test_many_at_once_compute_once(folder, counted):
-    graphs, encoding = pack(AWKWARD), counted()
+def test_concurrent_threads_compute_once(folder, make_counted):
+    graphs, encoding = pack(AWKWARD), make_counted()
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: attach(graphs, folder, [encoding]), range(8)))
     assert encoding.count == 1
     assert all("first" in each.encodings for each in found)
 
 
-def test_processes_at_once_compute_once(folder, counted):
-    graphs, encoding = pack(AWKWARD), counted()
+def test_concurrent_processes_compute_once(folder, make_counted):
+    graphs, encoding = pack(AWKWARD), make_counted()
     context = multiprocessing.get_context("fork")
     workers = [context.Process(target=attach, args=(graphs, folder, [encoding])) for _ in range(3)]
     for worker in workers:
@@ -121,7 +121,7 @@ def test_processes_at_once_compute_once(folder, counted):
     assert encoding.count == 1
 
 
-def test_keeps_what_the_nodes_have_and_passes_over_what_needs_nothing(folder):
+def test_attach_keeps_features_and_skips_encodings_without_arrays(folder):
     graphs = pack(AWKWARD)
     graphs.nodes["x"] = np.ones((int(graphs.node_ptr[-1]), 1))
     assert attach(graphs, folder, [Degree()]).encodings == {}
@@ -130,16 +130,16 @@ def test_keeps_what_the_nodes_have_and_passes_over_what_needs_nothing(folder):
     assert set(found.nodes) == {"x"}
     assert set(found.encodings) == {"random_walk", "laplacian_vectors", "laplacian_values"}
     exact = RandomWalk(4).compute(graphs)["random_walk"]
-    np.testing.assert_array_equal(every(found, "random_walk"), exact.astype(np.float16))
+    np.testing.assert_array_equal(all_rows(found, "random_walk"), exact.astype(np.float16))
 
 
-def test_two_that_share_a_name_are_reported(folder):
+def test_name_conflict_is_reported(folder):
     with pytest.raises(UserError, match="both store 'random_walk'"):
         attach(pack(AWKWARD), folder, [RandomWalk(4), RandomWalk(5)])
     with pytest.raises(UserError, match="both store 'random_walk'"):
         compute(pack(AWKWARD), [RandomWalk(4), RandomWalk(5)])
-    same = attach(pack(AWKWARD), folder, [RandomWalk(4, dim=2), RandomWalk(4, dim=3)])
-    assert same.encodings["random_walk"].values.shape[1] == 4
+    attached = attach(pack(AWKWARD), folder, [RandomWalk(4, dim=2), RandomWalk(4, dim=3)])
+    assert attached.encodings["random_walk"].values.shape[1] == 4
 
 
 def test_progress_is_shown_only_while_computing(folder):
@@ -155,13 +155,13 @@ def test_progress_is_shown_only_while_computing(folder):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_equal_rows_are_kept_once(seed):
+def test_equal_rows_are_stored_once(seed):
     draw = np.random.default_rng(seed)
-    few = draw.standard_normal((int(draw.integers(1, 6)), 3)).astype(np.float32)
-    few[0, 0] = np.nan
+    distinct = draw.standard_normal((int(draw.integers(1, 6)), 3)).astype(np.float32)
+    distinct[0, 0] = np.nan
     chunks = [
         {
-            "repeated": few[draw.integers(len(few), size=count)],
+            "repeated": distinct[draw.integers(len(distinct), size=count)],
             "different": draw.standard_normal((count, 2)).astype(np.float32),
             "large": np.where(draw.random((count, 1)) < 0.5, np.float32(1e6), np.float32(0.1)),
         }
@@ -170,17 +170,17 @@ def test_equal_rows_are_kept_once(seed):
     packed = list(cache._compressed(chunks))
     joined = {name: np.concatenate([part[name] for part in packed]) for name in packed[0]}
     assert set(joined) == {"repeated", "repeated_of", "different", "large", "large_of"}
-    assert len(joined["repeated"]) <= len(chunks) * len(few)
+    assert len(joined["repeated"]) <= len(chunks) * len(distinct)
     for name in chunks[0]:
         rows = Rows(joined[name], joined.get(f"{name}_of"))
         exact = np.concatenate([part[name] for part in chunks])
         assert len(rows) == len(exact)
         np.testing.assert_allclose(rows.take(np.arange(len(exact))), exact, rtol=2**-11, atol=1e-7)
     assert joined["different"].dtype == np.float16
-    assert (joined["large"] == 1e6).any()  # more than 16 bits hold
+    assert (joined["large"] == 1e6).any()  # beyond the range of float16
 
 
-def test_a_batch_has_the_rows_of_its_nodes(folder):
+def test_batch_has_the_rows_of_its_nodes(folder):
     graphs = attach(pack(AWKWARD), folder, [RandomWalk(4), Laplacian(3)])
     ids = [3, 0, 5, 3]
     nodes = np.concatenate([np.arange(graphs.node_ptr[g], graphs.node_ptr[g + 1]) for g in ids])
@@ -192,6 +192,6 @@ def test_a_batch_has_the_rows_of_its_nodes(folder):
             np.testing.assert_allclose(extras[name].numpy(), exact[nodes], rtol=2**-11, atol=1e-7)
 
 
-def test_megabytes_are_counted():
+def test_nbytes_of_rows():
     rows = Rows(np.zeros((10, 4), np.float16), np.zeros(100, np.uint8))
     assert (len(rows), rows.nbytes, Rows(rows.values).nbytes) == (100, 180, 80)

@@ -1,4 +1,4 @@
-"""Encodings of many graphs, computed span by span in several processes, are those of one computation."""
+"""Encodings computed span by span in several processes, against a single computation."""
 
 import functools
 from pathlib import Path
@@ -13,7 +13,7 @@ from gt.encodings import Encoding, Laplacian, RandomWalk
 from tests.encodings.samples import AWKWARD, pack
 
 
-def test_spans_hold_every_graph_once() -> None:
+def test_spans_partition_the_graphs() -> None:
     graphs = pack(AWKWARD)
     graphs.nodes["x"] = np.arange(graphs.node_ptr[-1])
     graphs.graphs["y"] = np.arange(len(graphs))
@@ -29,7 +29,7 @@ def test_spans_hold_every_graph_once() -> None:
 
 
 @pytest.mark.parametrize("encoding", [RandomWalk(4), Laplacian(3)])
-def test_spans_give_what_the_whole_gives(encoding: Encoding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spans_equal_a_single_computation(encoding: Encoding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "store"
     save(pack(AWKWARD), folder)
     graphs = load(folder)
@@ -39,12 +39,12 @@ def test_spans_give_what_the_whole_gives(encoding: Encoding, tmp_path: Path, mon
     found = attach(graphs, folder, [encoding]).encodings
     assert found.keys() == expected.keys()
     for name, values in expected.items():
-        kept = found[name].take(np.arange(len(values)))
-        one, other = (np.abs(each) for each in (kept, values))  # an eigenvector's sign is nobody's
-        np.testing.assert_allclose(one, other, atol=1e-5, rtol=2**-11, err_msg=name)
+        rows = found[name].take(np.arange(len(values)))
+        size, expected_size = (np.abs(each) for each in (rows, values))  # the sign of an eigenvector is arbitrary
+        np.testing.assert_allclose(size, expected_size, atol=1e-5, rtol=2**-11, err_msg=name)
 
 
-def test_a_span_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_span_leaves_no_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graphs = pack(AWKWARD)
     graphs.edge_index = graphs.edge_index.astype(np.int64)
     graphs.edge_index[:, -1] = 10**6  # in the last span
