@@ -1,4 +1,4 @@
-"""k-fold cross-validation: folds beside scikit-learn's, one store for all, and what each learns from its own."""
+"""k-fold cross-validation: folds against scikit-learn, one store for all, scaling and vocabularies per fold."""
 
 from functools import partial
 
@@ -20,32 +20,32 @@ from gt.errors import UserError
 from gt.schema import UNLABELLED
 from tests.data.modules import over
 
-DRAW = np.random.default_rng(0)
-CLASSES = DRAW.permutation(np.repeat([0, 1, 2, 3], [97, 41, 12, 3]))
+RNG = np.random.default_rng(0)
+CLASSES = RNG.permutation(np.repeat([0, 1, 2, 3], [97, 41, 12, 3]))
 
 
 @pytest.mark.filterwarnings("ignore:The least populated class")
 @pytest.mark.parametrize("folds", [3, 5, 10])
-def test_every_class_is_dealt_out_alike_as_scikit_learn_does(folds):
+def test_folds_are_stratified_as_in_scikit_learn(folds):
     found = [k_fold(CLASSES, folds, fold, seed=1) for fold in range(folds)]
-    theirs = StratifiedKFold(folds, shuffle=True, random_state=1).split(CLASSES, CLASSES)
-    counts = [np.bincount(CLASSES[test], minlength=4) for _, test in theirs]
-    ours = [np.bincount(CLASSES[splits["test"]], minlength=4) for splits in found]
-    assert sorted(map(tuple, np.transpose(np.sort(ours, 0)))) == sorted(map(tuple, np.transpose(np.sort(counts, 0))))
-    assert {count.sum() for count in ours} == {count.sum() for count in counts}
+    reference = StratifiedKFold(folds, shuffle=True, random_state=1).split(CLASSES, CLASSES)
+    wanted = [np.bincount(CLASSES[test], minlength=4) for _, test in reference]
+    counts = [np.bincount(CLASSES[splits["test"]], minlength=4) for splits in found]
+    assert sorted(map(tuple, np.transpose(np.sort(counts, 0)))) == sorted(map(tuple, np.transpose(np.sort(wanted, 0))))
+    assert {count.sum() for count in counts} == {count.sum() for count in wanted}
     for fold, splits in enumerate(found):
         assert sorted(np.concatenate(list(splits.values()))) == list(range(len(CLASSES)))
         assert (splits["valid"] == found[fold - 1]["test"]).all()
     assert sorted(np.concatenate([splits["test"] for splits in found])) == list(range(len(CLASSES)))
 
 
-def test_folds_depend_on_their_seed_alone():
-    one, same, other = (k_fold(CLASSES, 5, 2, seed)["test"].tolist() for seed in (0, 0, 1))
-    assert one == same != other
+def test_folds_depend_only_on_seed():
+    first, repeated, other_seed = (k_fold(CLASSES, 5, 2, seed)["test"].tolist() for seed in (0, 0, 1))
+    assert first == repeated != other_seed
 
 
 class Toy(InMemoryDataset):
-    """Twenty little graphs with a real feature, a target each, and now and then none."""
+    """Twenty small graphs with real-valued features and a target each, of which one is missing."""
 
     def __init__(self, kind: str = "classes") -> None:
         super().__init__()
@@ -61,17 +61,17 @@ class Toy(InMemoryDataset):
         self.data, self.slices = self.collate(graphs)
 
 
-def splits(data) -> dict[str, list[int]]:
+def sample_ids(data) -> dict[str, list[int]]:
     return {split: np.asarray(data.graphs.splits[split]).tolist() for split in SPLITS}
 
 
 @pytest.mark.parametrize("kind", ["classes", "numbers"])
-def test_one_store_serves_all_folds_and_each_learns_scales_from_its_own_training_graphs(kind, tmp_path, capsys):
+def test_folds_share_a_store_but_not_the_scaling(kind, tmp_path, capsys):
     tested = []
     for fold in range(5):
         data = GraphData(PyG(partial(Toy, kind=kind), folds=5, fold=fold, root=str(tmp_path)))
         data.open([])
-        found = splits(data)
+        found = sample_ids(data)
         assert f"fold {fold} of 5" in capsys.readouterr().out
         tested += found["test"]
         assert sorted(n for part in found.values() for n in part) == [n for n in range(20) if n != 7]
@@ -88,7 +88,7 @@ def test_one_store_serves_all_folds_and_each_learns_scales_from_its_own_training
 
 
 @pytest.mark.parametrize(
-    ("wrong", "named"),
+    ("options", "message"),
     [
         ({"folds": 2}, "folds=2"),
         ({"folds": 5, "fold": 5}, "fold=5"),
@@ -97,13 +97,13 @@ def test_one_store_serves_all_folds_and_each_learns_scales_from_its_own_training
         ({"fold": 1}, "data.folds"),
     ],
 )
-def test_folds_that_cannot_be_are_refused(wrong, named, tmp_path):
-    with pytest.raises(UserError, match=named):
-        over(GraphData, PyG, Toy, root=str(tmp_path), **wrong).open([])
+def test_invalid_folds_are_rejected(options, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        over(GraphData, PyG, Toy, root=str(tmp_path), **options).open([])
 
 
-class Official(InMemoryDataset):
-    """One graph of thirty nodes with four official splits, as Geom-GCN and the heterophilous graphs have them."""
+class OfficialSplits(InMemoryDataset):
+    """One graph of thirty nodes with four official splits, as in Geom-GCN and the heterophilous graphs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,20 +114,20 @@ class Official(InMemoryDataset):
         self.data, self.slices = self.collate([data])
 
 
-def test_the_number_of_an_official_split_is_followed(tmp_path):
+def test_fold_selects_an_official_split(tmp_path):
     for fold in range(4):
-        data = NodeData(PyG(Official, fold=fold, root=str(tmp_path)))
+        data = NodeData(PyG(OfficialSplits, fold=fold, root=str(tmp_path)))
         data.open([])
         for split, mask in zip(SPLITS, ("train_mask", "val_mask", "test_mask"), strict=True):
-            assert splits(data)[split] == Official()[0][mask][:, fold].nonzero()[:, 0].tolist()
-            assert len(data.targets(split)) == len(splits(data)[split])
+            assert sample_ids(data)[split] == OfficialSplits()[0][mask][:, fold].nonzero()[:, 0].tolist()
+            assert len(data.targets(split)) == len(sample_ids(data)[split])
         assert data.batches("train").steps == 1
     assert len(list(tmp_path.glob("stores/*/facts.json"))) == 1
     with pytest.raises(UserError, match="0 to 3"):
-        NodeData(PyG(Official, fold=4, root=str(tmp_path))).open([])
+        NodeData(PyG(OfficialSplits, fold=4, root=str(tmp_path))).open([])
 
 
-def test_nodes_are_dealt_out_where_a_number_of_folds_is_given(tmp_path):
+def test_folds_of_nodes(tmp_path):
     (tmp_path / "nodes.csv").write_text(
         "node,size,label\n" + "".join(f"{n},{n / 3},{'uv'[n % 2]}\n" for n in range(12))
     )
@@ -140,8 +140,8 @@ def test_nodes_are_dealt_out_where_a_number_of_folds_is_given(tmp_path):
 
 
 @pytest.mark.parametrize("count", [3, 4, 7])
-def test_as_few_samples_as_folds_are_dealt_out(count, tmp_path):
-    """The split that the store is built with needs no more of them."""
+def test_folds_of_few_samples(count, tmp_path):
+    """The split that the store is built with does not require more samples."""
     path = tmp_path / "few.csv"
     path.write_text("smiles,y\n" + "".join(f"{'C' * (n + 2)},{n / 7}\n" for n in range(count)))
     nodes = tmp_path / "graph"
@@ -155,14 +155,14 @@ def test_as_few_samples_as_folds_are_dealt_out(count, tmp_path):
         assert len(data.graphs.splits) == 3
 
 
-def test_molecules_are_dealt_out_whatever_their_split(tmp_path):
+def test_folds_of_molecules(tmp_path):
     path = tmp_path / "some.csv"
     path.write_text("smiles,active\n" + "".join(f"{'C' * n}O,{int(n % 3 == 0)}\n" for n in range(1, 31)))
     tested = []
     for fold in range(5):
         data = GraphData(Molecules(str(path), folds=5, fold=fold, root=str(tmp_path), processes=1), weights="balanced")
         data.open([])
-        found = splits(data)
+        found = sample_ids(data)
         assert [int(sum(data.targets(split))) for split in ("valid", "test")] == [2, 2]
         assert data.schema.weights
         tested += found["test"]
@@ -170,14 +170,14 @@ def test_molecules_are_dealt_out_whatever_their_split(tmp_path):
     assert len(list(tmp_path.glob("stores/*/facts.json"))) == 1
 
 
-def test_texts_are_dealt_out_and_the_vocabulary_is_that_of_the_training_texts(tmp_path):
+def test_folds_of_texts_have_their_own_vocabulary(tmp_path):
     path = tmp_path / "some.tsv"
     path.write_text("text\tlabel\n" + "".join(f"word{n} again\t{n % 2}\n" for n in range(12)))
     tested = []
     for fold in range(4):
         data = GraphData(TextClassification(str(path), folds=4, fold=fold, root=str(tmp_path)))
         data.open([])
-        names, found = data.source.names(data.graphs)["text"], splits(data)
+        names, found = data.source.names(data.graphs)["text"], sample_ids(data)
         assert {len(part) for part in found.values()} == {6, 3}
         tested += names[found["test"]].tolist()
         assert "word" + names[found["train"][0]].split()[0][4:] in data.schema.tokenizer
@@ -192,7 +192,7 @@ def test_texts_are_dealt_out_and_the_vocabulary_is_that_of_the_training_texts(tm
         GraphData(TextClassification(str(tmp_path / "folder"), folds=4, root=str(tmp_path))).open([])
 
 
-def test_a_class_of_a_single_text_is_known_in_every_fold(tmp_path):
+def test_class_with_a_single_text_is_known_in_every_fold(tmp_path):
     path = tmp_path / "texts.csv"
     rows = [f"word {n},{'ab'[n % 2]}" for n in range(20)]
     path.write_text("\n".join(["text,label", *rows, "odd one,rare"]))
@@ -202,7 +202,7 @@ def test_a_class_of_a_single_text_is_known_in_every_fold(tmp_path):
         assert len(graphs) == 21
 
 
-def test_all_folds_in_one_command_end_in_one_row(monkeypatch, tmp_path, capsys):
+def test_sweep_over_folds_ranks_them_as_one_row(monkeypatch, tmp_path, capsys):
     from tests.cli.test_sweep import sweep
 
     (tmp_path / "nodes.csv").write_text(

@@ -1,4 +1,4 @@
-"""What inspect says of a dataset, held against numbers counted otherwise; the commands as a user types them."""
+"""The `inspect` and `prepare` commands and the loader benchmark: tables, layouts and pictures of a dataset."""
 
 import os
 import subprocess
@@ -38,67 +38,67 @@ from tests.graphs import random_batch
 ROOT = Path(__file__).parent.parent.parent
 
 
-def shown(table: object) -> str:
+def render(table: object) -> str:
     console = Console(width=200, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     console.print(table)
     return console.export_text()
 
 
-def networks(batch: GraphBatch) -> list[nx.Graph]:
-    found = []
+def to_networkx(batch: GraphBatch) -> list[nx.Graph]:
+    graphs = []
     for data in batch.to_data_list():
         graph = nx.Graph()
         graph.add_nodes_from(range(data.num_nodes))
         graph.add_edges_from(data.edge_index.T.tolist())
-        found.append(graph)
-    return found
+        graphs.append(graph)
+    return graphs
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_double_sweep_is_a_bound_and_exact_on_trees(seed):
+def test_double_sweep_is_a_lower_bound_and_exact_on_trees(seed):
     batch = random_batch((1, 9, 4, 1, 14, 2, 20), seed=seed, density=0.15)
-    hops, connected = inspect.double_sweep(batch)
-    for graph, hop, whole in zip(networks(batch), hops, connected, strict=True):
-        assert whole == nx.is_connected(graph)
+    bounds, connected = inspect.double_sweep(batch)
+    for graph, bound, is_connected in zip(to_networkx(batch), bounds, connected, strict=True):
+        assert is_connected == nx.is_connected(graph)
         centre = max(graph, key=lambda node: (graph.degree(node), node))
         part = graph.subgraph(nx.node_connected_component(graph, centre))
-        assert hop <= max(nx.diameter(graph.subgraph(c)) for c in nx.connected_components(graph))
-        assert hop >= nx.radius(part)
+        assert bound <= max(nx.diameter(graph.subgraph(c)) for c in nx.connected_components(graph))
+        assert bound >= nx.radius(part)
     trees = [nx.random_labeled_tree(n, seed=seed) for n in (1, 2, 7, 15, 30)]
-    ends = [torch.tensor(list(tree.edges), dtype=torch.long).reshape(-1, 2).T for tree in trees]
+    edges = [torch.tensor(list(tree.edges), dtype=torch.long).reshape(-1, 2).T for tree in trees]
     batch = GraphBatch.from_data_list(
-        [Data(edge_index=torch.cat([e, e.flip(0)], 1), num_nodes=len(t)) for e, t in zip(ends, trees, strict=True)]
+        [Data(edge_index=torch.cat([e, e.flip(0)], 1), num_nodes=len(t)) for e, t in zip(edges, trees, strict=True)]
     )
-    hops, connected = inspect.double_sweep(batch)
-    assert hops.tolist() == [nx.diameter(tree) for tree in trees]
+    bounds, connected = inspect.double_sweep(batch)
+    assert bounds.tolist() == [nx.diameter(tree) for tree in trees]
     assert connected.all()
 
 
-def test_sizes_and_features_are_those_of_the_graphs(tmp_path):
+def test_size_and_feature_tables(tmp_path):
     data = opened(tmp_path)
     found = inspect.contents(data)
     assert found.whole
     assert found.nodes.tolist() == [1 + n % 9 for n in range(60)]
     assert found.edges.sum() == found.in_degree.sum() == data.graphs.edge_ptr[-1]
-    whole = GraphBatch.from_data_list(data.dataset("train")[Request(tuple(range(40)))].to_data_list())
-    assert torch.equal(torch.from_numpy(found.in_degree[: whole.num_nodes]), whole.in_degree)
-    text = shown(inspect.size_table(found))
+    batch = GraphBatch.from_data_list(data.dataset("train")[Request(tuple(range(40)))].to_data_list())
+    assert torch.equal(torch.from_numpy(found.in_degree[: batch.num_nodes]), batch.in_degree)
+    text = render(inspect.size_table(found))
     assert f"60 graphs, {found.nodes.sum()} nodes, {found.edges.sum():,} edges" in text
     counts = np.bincount(data.graphs.nodes["x"][:, 0], minlength=5)
-    assert f"{counts.max() / counts.sum():.1%}" in shown(inspect.feature_table(found, data.schema))
+    assert f"{counts.max() / counts.sum():.1%}" in render(inspect.feature_table(found, data.schema))
 
 
-def test_sizes_of_batches_that_are_drawn_leave_padding_out():
+def test_sizes_of_sampled_batches_exclude_padding():
     plain = random_batch((4, 1, 9, 6))
-    full = pad_batch(plain, [Shape(12, 41, 90, 7)], Schema(outputs=3))
-    one, other = inspect._contents_of([plain]), inspect._contents_of([full])
-    assert one.nodes.tolist() == other.nodes.tolist() == [4, 1, 9, 6]
-    assert one.edges.tolist() == other.edges.tolist()
-    assert one.in_degree.tolist() == other.in_degree.tolist() == plain.in_degree.tolist()
+    padded = pad_batch(plain, [Shape(12, 41, 90, 7)], Schema(outputs=3))
+    expected, found = inspect._contents_of([plain]), inspect._contents_of([padded])
+    assert expected.nodes.tolist() == found.nodes.tolist() == [4, 1, 9, 6]
+    assert expected.edges.tolist() == found.edges.tolist()
+    assert expected.in_degree.tolist() == found.in_degree.tolist() == plain.in_degree.tolist()
 
 
 @pytest.mark.parametrize("kind", ["multiclass", "binary", "regression"])
-def test_balance_of_labels(tmp_path, kind):
+def test_label_table_shows_class_balance(tmp_path, kind):
     data = opened(tmp_path)
     y = {
         "multiclass": np.array([0, 0, 0, 2, -100] * 12),
@@ -107,7 +107,7 @@ def test_balance_of_labels(tmp_path, kind):
     }[kind]
     data.graphs.graphs["y"] = y
     data.schema = Schema(kind=kind, outputs={"multiclass": 3, "binary": 2, "regression": 1}[kind])
-    text = shown(inspect.label_table(data))
+    text = render(inspect.label_table(data))
     expected = {
         "multiclass": ["20.00%", "class 0", "75.00%", "25.00%", "class 1", "0.00%"],
         "binary": ["output 0: missing", "20.00%", "output 0: yes", "25.00%", "output 1: missing", "40.00%", "66.67%"],
@@ -119,51 +119,51 @@ def test_balance_of_labels(tmp_path, kind):
     assert "20" in text
 
 
-def test_masks_and_their_pairs():
+def test_mask_table_counts_pairs():
     batch = random_batch((4, 1, 9, 6))
-    text = shown(inspect.mask_table(batch, Demand(device="cpu")))
-    every = 16 + 1 + 81 + 36
+    text = render(inspect.mask_table(batch, Demand(device="cpu")))
+    all_pairs = 16 + 1 + 81 + 36
     for hops in (1, 2):
         assert f"{Hops(hops)(batch).count}" in text
-        assert f"{Hops(hops)(batch).count / every:.1%}" in text
-    assert f"{every}" in text
+        assert f"{Hops(hops)(batch).count / all_pairs:.1%}" in text
+    assert f"{all_pairs}" in text
     assert "100.0%" in text
     assert "4 graphs, 20 nodes, padded to 9 each (44% padding)" in text
 
 
-def test_pairs_that_are_too_many_are_not_listed(monkeypatch):
+def test_mask_table_omits_too_many_pairs(monkeypatch):
     monkeypatch.setattr(inspect, "WALKS", 1)
-    assert "too many" in shown(inspect.mask_table(random_batch((9,), density=0.9), Demand()))
+    assert "too many" in render(inspect.mask_table(random_batch((9,), density=0.9), Demand()))
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 3, 40])
-def test_a_path_is_laid_out_as_a_path(nodes):
-    ends = np.stack([np.arange(nodes - 1), np.arange(1, nodes)])
-    place = layout(ends, nodes)
-    assert place.shape == (nodes, 2)
-    assert np.isfinite(place).all()
+def test_layout_of_a_path(nodes):
+    edges = np.stack([np.arange(nodes - 1), np.arange(1, nodes)])
+    positions = layout(edges, nodes)
+    assert positions.shape == (nodes, 2)
+    assert np.isfinite(positions).all()
     if nodes > 3:
-        apart = np.sqrt(((place[:, None] - place[None]) ** 2).sum(-1))
-        linked = apart[ends[0], ends[1]]
-        assert linked.max() < apart.max() / 5
-        assert linked.min() > 0
+        distances = np.sqrt(((positions[:, None] - positions[None]) ** 2).sum(-1))
+        edge_lengths = distances[edges[0], edges[1]]
+        assert edge_lengths.max() < distances.max() / 5
+        assert edge_lengths.min() > 0
 
 
-def test_the_nearest_nodes():
-    ends = path_graphs([50]).edge_index.numpy()
-    assert nearest(ends, 50, 10).tolist() == list(range(10))
+def test_nearest_nodes():
+    edges = path_graphs([50]).edge_index.numpy()
+    assert nearest(edges, 50, 10).tolist() == list(range(10))
     assert nearest(np.empty((2, 0), np.int64), 5, 3).tolist()[0] == 0
-    assert nearest(ends + 20, 70, 10).tolist() == list(range(20, 30))  # the first nodes have no edges
+    assert nearest(edges + 20, 70, 10).tolist() == list(range(20, 30))  # the first nodes have no edges
 
 
-def test_single_nodes_stay_near_the_others():
-    ends = np.random.default_rng(0).integers(1, 60, (2, 200))  # node 0 and some more have no edge
-    place = layout(np.concatenate([ends, ends[::-1]], axis=1), 64)
-    far = np.abs(place - place.mean(0)).max(1)
-    assert far[[0, 60, 61, 62, 63]].max() < 1.5 * far[1:60].max()
+def test_layout_keeps_isolated_nodes_close():
+    edges = np.random.default_rng(0).integers(1, 60, (2, 200))  # node 0 and nodes 60 to 63 have no edge
+    positions = layout(np.concatenate([edges, edges[::-1]], axis=1), 64)
+    distance = np.abs(positions - positions.mean(0)).max(1)
+    assert distance[[0, 60, 61, 62, 63]].max() < 1.5 * distance[1:60].max()
 
 
-def test_a_category_has_one_colour_in_every_picture():
+def test_node_colours_of_categories_are_consistent():
     batch = GraphBatch.from_data_list(
         [Data(x=torch.tensor([[5], [7]]), num_nodes=2), Data(x=torch.tensor([[5], [9], [5]]), num_nodes=3)]
     )
@@ -172,14 +172,14 @@ def test_a_category_has_one_colour_in_every_picture():
     assert len(set(map(tuple, colours))) == 3
 
 
-def test_nodes_with_numbers_are_coloured_by_their_class_and_grey_without_one():
+def test_node_colours_by_class_and_grey_if_unlabelled():
     graph = Data(x=torch.rand(4, 3), y=torch.tensor([1, 0, 1, -100]), num_nodes=4)
     colours = node_colours(GraphBatch.from_data_list([graph]), Schema(node_floats=3, level="node", outputs=2)).tolist()
     assert colours[0] == colours[2] != colours[1]
     assert colours[3] == list(UNKNOWN)
 
 
-def test_one_graph_is_counted_whole_however_it_is_sampled(tmp_path):
+def test_single_graph_is_counted_in_full_despite_sampling(tmp_path):
     nodes = [f"{i},{i % 3},{i % 2}" for i in range(30)]
     (tmp_path / "nodes.csv").write_text("\n".join(["node,size,label", *nodes]))
     (tmp_path / "edges.csv").write_text("\n".join(["source,target", *(f"{i},{i + 1}" for i in range(28))]))
@@ -188,30 +188,30 @@ def test_one_graph_is_counted_whole_however_it_is_sampled(tmp_path):
     found = inspect.contents(data)
     assert max(batch.num_nodes for batch in data.loader("train")) < 30
     assert (found.nodes.tolist(), found.edges.tolist(), found.sample.num_nodes) == ([30], [28], 30)
-    text = shown(inspect.size_table(found))
+    text = render(inspect.size_table(found))
     assert text.startswith("1 graph, 30 nodes, 28 edges ")
     assert "6.7% of nodes have no incoming edges; the graph is disconnected" in " ".join(text.split())
-    assert "blocks" not in shown(inspect.label_table(data))
+    assert "blocks" not in render(inspect.label_table(data))
 
 
-def test_columns_of_a_target_that_only_its_metric_reads_are_no_classes(tmp_path):
+def test_label_table_ignores_columns_used_only_by_the_metric(tmp_path):
     ogb_files.write_code2(tmp_path / "ogbg_code2", ["get name", "set name", "get it", "run", "set it"], [0, 1, 2])
     data = GraphData(FunctionNames(str(tmp_path)))
     data.open([])
-    text = shown(inspect.label_table(data))
+    text = render(inspect.label_table(data))
     assert "at each of 5 positions" in " ".join(text.split())
     missing = next(line for line in text.splitlines() if "missing" in line)
     assert missing.count("0.00%") == 3
 
 
 @pytest.mark.parametrize("sizes", [(1,), (1, 1), (7, 300, 2, 5, 9, 4, 3, 8)])
-def test_a_picture_of_awkward_graphs(tmp_path, sizes):
+def test_picture_of_unusual_graphs(tmp_path, sizes):
     draw(random_batch(sizes, density=0.05), Schema(outputs=3, names=("$a$", "b", "c")), tmp_path / "sub" / "a.png")
     assert (tmp_path / "sub" / "a.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in (tmp_path / "sub").iterdir()] == ["a.png"]
 
 
-def test_text_is_inspected_as_paths(tmp_path):
+def test_text_is_inspected_as_path_graphs(tmp_path):
     (tmp_path / "a.txt").write_text("hello path graphs\n" * 60)
     data = LanguageData(Text(str(tmp_path / "a.txt")), context=16, batch_size=4)
     data.open([])
@@ -220,82 +220,82 @@ def test_text_is_inspected_as_paths(tmp_path):
     assert max(found.nodes) == 16
     assert found.edges.tolist() == (found.nodes - 1).tolist()
     assert inspect.double_sweep(found.sample)[0].tolist() == (found.sample.sizes - 1).tolist()
-    assert "'p'" in shown(inspect.feature_table(found, data.schema)) + shown(inspect.label_table(data))
+    assert "'p'" in render(inspect.feature_table(found, data.schema)) + render(inspect.label_table(data))
 
 
-def test_inspect_as_a_user_types_it(tmp_path, monkeypatch, capsys):
+def test_inspect_command(tmp_path, monkeypatch, capsys):
     ogb_files.write(tmp_path / "ogbg_molhiv", [0, 1, 0, 1])
     monkeypatch.chdir(tmp_path)
 
-    def typed(*arguments: str) -> list[str]:
+    def run_inspect(*arguments: str) -> list[str]:
         monkeypatch.setattr(sys, "argv", ["gt.data", "inspect", *arguments])
         main()
         return capsys.readouterr().out.splitlines()
 
-    said = typed("ogbg_molhiv", f"data.root={tmp_path}", "--out", "pictures", "data.batch_size=2")
-    first = Path(said[-1].removeprefix("picture  "))
-    assert (first.parent.name, first.name.startswith("ogbg-molhiv-")) == ("pictures", True)
-    assert any("4 graphs, 10 nodes, 12 edges" in line for line in said)
-    content = first.read_bytes()
-    typed("ogbg_molhiv", f"data.root={tmp_path}", "--out", "pictures", "data.batch_size=1")
-    assert len(list(first.parent.iterdir())) == 2
-    assert first.read_bytes() == content
-    picture = typed("ogbg_molhiv", f"data.root={tmp_path}")[-1].removeprefix("picture  ")
+    lines = run_inspect("ogbg_molhiv", f"data.root={tmp_path}", "--out", "pictures", "data.batch_size=2")
+    first_picture = Path(lines[-1].removeprefix("picture  "))
+    assert (first_picture.parent.name, first_picture.name.startswith("ogbg-molhiv-")) == ("pictures", True)
+    assert any("4 graphs, 10 nodes, 12 edges" in line for line in lines)
+    content = first_picture.read_bytes()
+    run_inspect("ogbg_molhiv", f"data.root={tmp_path}", "--out", "pictures", "data.batch_size=1")
+    assert len(list(first_picture.parent.iterdir())) == 2
+    assert first_picture.read_bytes() == content
+    picture = run_inspect("ogbg_molhiv", f"data.root={tmp_path}")[-1].removeprefix("picture  ")
     assert Path(picture).parent == Path("runs/inspect")
     assert not list(tmp_path.glob("*.png"))
     with pytest.raises(UserError, match=r"did you mean 'ogbg_molhiv'\?"):
-        typed("ogbg_molhi")
+        run_inspect("ogbg_molhi")
     with pytest.raises(UserError, match=r"unknown key 'data\.rot': did you mean 'root'\?"):
-        typed("ogbg_molhiv", "data.rot=x")
+        run_inspect("ogbg_molhiv", "data.rot=x")
     with pytest.raises(UserError, match="--nothing"):
-        typed("ogbg_molhiv", "--nothing")
+        run_inspect("ogbg_molhiv", "--nothing")
 
 
-def test_a_picture_takes_no_others_place(tmp_path):
+def test_pictures_do_not_overwrite_each_other(tmp_path):
     paths = []
-    for _ in range(4):  # within a second
+    for _ in range(4):  # all within a second
         paths.append(unused(tmp_path, "a"))
         paths[-1].touch()
     assert len(set(paths)) == 4
 
 
-def test_prepare_builds_and_trains_nothing(tmp_path):
+def test_prepare_builds_but_does_not_train(tmp_path):
     ogb_files.write(tmp_path / "ogbg_molhiv", [0, 1, 0, 1])
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, str(ROOT / "train.py"), "data=ogbg_molhiv", f"data.root={tmp_path}", "stage=prepare",
          "hydra.run.dir=run"],
         cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
         check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "4 graphs (2 train, 1 valid, 1 test), 10 nodes, 12 edges" in done.stdout
-    assert "random_walk" in done.stdout
+    assert result.returncode == 0, result.stderr
+    assert "4 graphs (2 train, 1 valid, 1 test), 10 nodes, 12 edges" in result.stdout
+    assert "random_walk" in result.stdout
     store = next((tmp_path / "stores").glob("ogbg-molhiv-*/facts.json")).parent
-    assert str(store) in done.stdout
+    assert str(store) in result.stdout
     assert any(store.glob("random_walk-*.npy"))
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_a_stage_that_is_none():
+def test_unknown_stage_is_rejected():
     with pytest.raises(UserError, match="stage='prepar': did you mean 'prepare'"):
         check_command(["stage=prepar"])
 
 
-def test_the_benchmark_compares_the_same_graphs(tmp_path):
+def test_benchmark_loads_the_same_graphs_as_pyg(tmp_path):
     data = opened(tmp_path)
-    for data_of_pyg, graph in zip(bench.pyg_graphs(data.graphs, 60), range(60), strict=True):
+    for pyg_graph, graph in zip(bench.pyg_graphs(data.graphs, 60), range(60), strict=True):
         ours = data.dataset("train").graphs
-        assert data_of_pyg.num_nodes == ours.sizes[graph]
+        assert pyg_graph.num_nodes == ours.sizes[graph]
         batch = bench.GraphDataset(ours, np.arange(60))[Request((graph,))]
         for name in ("x", "edge_index", "edge_attr", "y"):
-            assert torch.equal(data_of_pyg[name], getattr(batch, name))
+            assert torch.equal(pyg_graph[name], getattr(batch, name))
     rows = bench.compare(data, seconds=0.01)
     assert [row.batch_size for row in rows] == list(bench.SIZES)
-    assert "this loader" in shown(bench.table(rows))
+    assert "this loader" in render(bench.table(rows))
 
 
 @pytest.mark.bench
-def test_batches_are_made_ten_times_as_fast_as_by_pyg(real_data, tmp_path):
+def test_loader_is_ten_times_as_fast_as_pyg(real_data, tmp_path):
     from gt.data.ogb.graphs import OGBGraphs
 
     (tmp_path / "ogbg_molhiv").symlink_to(real_data / "ogbg_molhiv")

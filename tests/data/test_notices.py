@@ -1,4 +1,4 @@
-"""What is said of targets before a run."""
+"""Notices and errors about targets before a run."""
 
 import re
 from dataclasses import replace
@@ -21,7 +21,7 @@ def column(*values: float) -> torch.Tensor:
     return torch.tensor(values)[:, None]
 
 
-def test_a_split_of_one_class_is_named() -> None:
+def test_split_with_one_class_is_reported() -> None:
     targets = {"train": column(0, 1, NAN), "valid": column(1, 1), "test": column(0, 1)}
     (line,) = one_sided(Schema(kind="binary"), targets)
     assert "valid" in line
@@ -29,26 +29,26 @@ def test_a_split_of_one_class_is_named() -> None:
     assert one_sided(Schema(kind="binary"), {"train": column(0, 1), "valid": column(1, 0)}) == []
 
 
-def test_tasks_with_one_answer_are_named_by_their_split() -> None:
+def test_binary_tasks_with_one_class_are_reported_by_split() -> None:
     schema = Schema(kind="binary", outputs=3, names=("liver", "heart", "kidney"))
     test = torch.tensor([[0.0, 1.0, NAN], [1.0, 1.0, NAN]])
     (line,) = one_sided(schema, {"train": torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]]), "test": test})
     assert re.search(r"test.*2 of 3.*heart, kidney", line)
 
 
-def test_classes_in_one_split_only_are_named() -> None:
+def test_classes_in_a_single_split_are_reported() -> None:
     schema = Schema(outputs=4, names=("a", "b", "c", "d"))
     targets = {"train": torch.tensor([0, 1, 1, 0]), "valid": torch.tensor([0, 0]), "test": torch.tensor([0, 2])}
-    one, alone = one_split(schema, targets)
-    assert re.search(r"valid.*one class.*\ba\b", one)
-    assert re.search(r"2 of 4.*b \(train\), c \(test\)", alone)  # d is nowhere: nothing can be done about it
+    one_class, alone = one_split(schema, targets)
+    assert re.search(r"valid.*one class.*\ba\b", one_class)
+    assert re.search(r"2 of 4.*b \(train\), c \(test\)", alone)  # d is in no split: nothing can be done about it
     even = {"train": torch.tensor([0, 1, UNLABELLED]), "test": torch.tensor([1, 0, UNLABELLED])}
     assert one_split(schema, even) == []
 
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("log", [False, True])
-def test_targets_that_span_decades_are_said_once(tmp_path: Path, source: Any, log: bool) -> None:
+def test_targets_spanning_decades_suggest_logarithms(tmp_path: Path, source: Any, log: bool) -> None:
     data = source(tmp_path, np.logspace(-2, 3, 40).tolist(), log=log)
     data.open([])
     lines = notices(data)
@@ -57,7 +57,7 @@ def test_targets_that_span_decades_are_said_once(tmp_path: Path, source: Any, lo
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_logarithms_are_not_proposed_where_any_split_has_none(tmp_path: Path, source: Any) -> None:
+def test_no_logarithms_for_targets_that_are_not_positive(tmp_path: Path, source: Any) -> None:
     values = np.logspace(-2, 3, 40)
     data = source(tmp_path, values.tolist())
     data.open([])
@@ -68,13 +68,13 @@ def test_logarithms_are_not_proposed_where_any_split_has_none(tmp_path: Path, so
     assert notices(data) == []
 
 
-def test_ordinary_targets_are_worth_no_line(tmp_path: Path) -> None:
+def test_ordinary_targets_yield_no_notice(tmp_path: Path) -> None:
     data = csv_graphs(tmp_path, [3 + n / 40 for n in range(40)])
     data.open([])
     assert notices(data) == []
 
 
-def test_whole_numbers_with_gaps_are_named(tmp_path: Path) -> None:
+def test_gaps_between_integer_classes_are_reported(tmp_path: Path) -> None:
     data = csv_graphs(tmp_path, [(0, 5, 37)[n % 3] for n in range(60)])
     data.open([])
     (line,) = notices(data)
@@ -85,28 +85,28 @@ def test_whole_numbers_with_gaps_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         (1.5, "'price' is always 1.5: there is nothing to learn"),
         (5, "'price' has only one class, 5: there is nothing to learn"),
-        (1.0, "'price' has only one class, 1: there is nothing to learn"),  # yes throughout
+        (1.0, "'price' has only one class, 1: there is nothing to learn"),  # always yes
     ],
 )
-def test_targets_that_are_all_the_same_are_refused(tmp_path: Path, value: float, said: str) -> None:
+def test_constant_targets_are_rejected(tmp_path: Path, value: float, message: str) -> None:
     data = csv_graphs(tmp_path, [value] * 40)
     data.open([])
     with pytest.raises(UserError) as caught:
         check_varied(data)
-    assert str(caught.value) == said
+    assert str(caught.value) == message
 
 
-def test_a_target_that_varies_in_one_column_is_learned(tmp_path: Path) -> None:
+def test_varying_targets_are_accepted(tmp_path: Path) -> None:
     data = csv_graphs(tmp_path, [1.5 + n % 2 for n in range(40)])
     data.open([])
     check_varied(data)
 
 
-def test_what_has_no_target_does_not_make_the_others_vary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_targets_do_not_count_as_variation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = csv_graphs(tmp_path, [5] * 40)
     data.open([])
     monkeypatch.setattr(data, "targets", lambda split: torch.tensor([5, UNLABELLED]))

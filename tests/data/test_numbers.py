@@ -1,4 +1,4 @@
-"""What real numbers are scaled by: against scikit-learn, of the training split alone, and the same for every source."""
+"""Scaling of real numbers: moments against scikit-learn, of the training split only, for every source."""
 
 import json
 from functools import partial
@@ -30,10 +30,10 @@ GRAPHS = 40
 RING = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
 
 
-def test_moments_are_sklearns_and_a_constant_column_has_a_scale_of_one() -> None:
+def test_moments_equal_scikit_learn() -> None:
     y = np.random.default_rng(0).normal(3, 5, (50, 5)).astype(np.float32)
     y[::3, 1] = np.nan
-    y[:, 2] = 0.1  # which no binary number is: the mean of many is not the same to the last digit
+    y[:, 2] = 0.1  # not representable in binary: the mean of many differs in the last digit
     y[:, 3] = np.nan
     y[:, 4] = 1e6 + y[:, 0]
     mean, scale = moments(y)
@@ -45,7 +45,7 @@ def test_moments_are_sklearns_and_a_constant_column_has_a_scale_of_one() -> None
     assert (scale[2], mean[3], scale[3]) == (1.0, 0.0, 1.0)
 
 
-def test_moments_of_many_rows_and_of_none() -> None:
+def test_moments_of_many_rows_and_of_no_rows() -> None:
     values = np.random.default_rng(0).normal(-4, 2, (2 * CHUNK_ROWS + 5, 1))
     mean, scale = moments(values)
     assert mean[0] == pytest.approx(values.mean())
@@ -53,7 +53,7 @@ def test_moments_of_many_rows_and_of_none() -> None:
     assert moments(values[:0]) == ((0.0,), (1.0,))
 
 
-def test_columns_of_zeros_and_ones_are_left_alone() -> None:
+def test_indicator_columns_are_not_scaled() -> None:
     draw = np.random.default_rng(0)
     values = np.stack([draw.integers(2, size=90), np.ones(90), np.zeros(90), draw.normal(700, 9, 90)], axis=1)
     mean, scale = feature_moments(values)
@@ -72,7 +72,7 @@ def test_decades() -> None:
 
 
 class Rings(Kept):
-    """Graphs of four nodes on a ring: features around 500 and of 0 or 1, edge features, and a target around 3,000."""
+    """Rings of four nodes: a feature around 500 and one of 0 or 1, an edge feature, and targets around 3,000."""
 
     def __init__(self, y: Any = None, level: str = "graph") -> None:
         draw = torch.Generator().manual_seed(0)
@@ -86,7 +86,7 @@ class Rings(Kept):
 
 
 @pytest.mark.parametrize("level", ["graph", "node"])
-def test_many_graphs_are_scaled_by_those_for_training(tmp_path: Path, level: str) -> None:
+def test_graphs_are_scaled_by_the_training_split(tmp_path: Path, level: str) -> None:
     data = GraphData(PyG(partial(Rings, level=level), root=str(tmp_path), fractions=(0.5, 0.2, 0.3)))
     data.open([])
     train = [Rings(level=level)[int(n)] for n in data.graphs.splits["train"]]
@@ -98,33 +98,33 @@ def test_many_graphs_are_scaled_by_those_for_training(tmp_path: Path, level: str
     np.testing.assert_allclose(schema.edge_scale, attr.std(0), rtol=1e-5)
     np.testing.assert_allclose(schema.mean, [y.mean()], rtol=1e-6)
     np.testing.assert_allclose(schema.scale, [y.std()], rtol=1e-4)
-    for batch in data.loader("valid"):  # what is stored and measured stays as it is
+    for batch in data.loader("valid"):  # stored and measured values are not scaled
         assert batch.x[:, 0].mean() > 300
         assert batch.y.mean() > 2000
 
 
 class Ring(Kept):
-    """One ring; its training nodes, the first, have larger features than the others."""
+    """A single ring; the first nodes are for training and have smaller features and targets than the others."""
 
     def __init__(self, nodes: int, train: int) -> None:
-        place = torch.arange(nodes)
-        edges = torch.stack([place, place.roll(1)])
-        data = Data(x=1.5 * place[:, None].float(), edge_index=edges, y=2.5 * place.float())
-        data.train_mask, data.val_mask = place < train, place >= train
+        node = torch.arange(nodes)
+        edges = torch.stack([node, node.roll(1)])
+        data = Data(x=1.5 * node[:, None].float(), edge_index=edges, y=2.5 * node.float())
+        data.train_mask, data.val_mask = node < train, node >= train
         super().__init__([data])
 
 
 @pytest.mark.parametrize("train", [MIN_TRAIN_NODES - 1, MIN_TRAIN_NODES])
-def test_the_features_of_one_graph_go_by_its_training_nodes_where_these_are_enough(tmp_path: Path, train: int) -> None:
+def test_single_graph_is_scaled_by_sufficiently_many_training_nodes(tmp_path: Path, train: int) -> None:
     data = NodeData(PyG(partial(Ring, 2 * MIN_TRAIN_NODES, train), root=str(tmp_path)))
     data.open([])
     assert data.schema.node_mean == pytest.approx(
         [1.5 * (train - 1 if train >= MIN_TRAIN_NODES else 2 * MIN_TRAIN_NODES - 1) / 2]
     )
-    assert data.schema.mean == pytest.approx([2.5 * (train - 1) / 2])  # targets of others are not known
+    assert data.schema.mean == pytest.approx([2.5 * (train - 1) / 2])  # the targets of other nodes are unknown
 
 
-def test_scaling_can_be_left_out(tmp_path: Path) -> None:
+def test_scaling_can_be_disabled(tmp_path: Path) -> None:
     data = GraphData(PyG(Rings, root=str(tmp_path), normalise=False, standardise=False))
     data.open([])
     assert (data.schema.mean, data.schema.node_mean, data.schema.edge_mean) == ((), (), ())
@@ -133,7 +133,7 @@ def test_scaling_can_be_left_out(tmp_path: Path) -> None:
 def csv_graphs(folder: Path, targets: list[float], **options: Any) -> DataModule:
     names = {"nodes.csv": "graph,node,size\n", "edges.csv": "graph,source,target\n", "graphs.csv": "graph,price\n"}
     rows = {
-        "nodes.csv": [f"{n},{place},{500 + n + place / 2}" for n in range(len(targets)) for place in (0, 1)],
+        "nodes.csv": [f"{n},{node},{500 + n + node / 2}" for n in range(len(targets)) for node in (0, 1)],
         "edges.csv": [f"{n},0,1" for n in range(len(targets))],
         "graphs.csv": [f"{n},{y}" for n, y in enumerate(targets)],
     }
@@ -173,7 +173,7 @@ PRICES = [10 ** (n / 10) + 0.25 for n in range(GRAPHS)]
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("log", [False, True])
-def test_every_source_learns_numbers_in_units_of_its_training_targets(tmp_path: Path, source: Any, log: bool) -> None:
+def test_targets_of_every_source_are_scaled(tmp_path: Path, source: Any, log: bool) -> None:
     data = source(tmp_path, PRICES, log=log)
     data.open([])
     y = data.targets("train").double()
@@ -184,7 +184,7 @@ def test_every_source_learns_numbers_in_units_of_its_training_targets(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("source", "place"),
+    ("source", "location"),
     [
         (csv_graphs, "graphs.csv, line 9"),
         (graph_files, "line 8|graph 8|graph 7"),
@@ -193,40 +193,40 @@ def test_every_source_learns_numbers_in_units_of_its_training_targets(tmp_path: 
         (molecules, "line 9"),
     ],
 )
-def test_a_target_without_a_logarithm_is_named_by_its_row(tmp_path: Path, source: Any, place: str) -> None:
-    with pytest.raises(UserError, match=rf"({place}).* -3\b.*data\.log=false"):
+def test_target_without_logarithm_is_reported_by_row(tmp_path: Path, source: Any, location: str) -> None:
+    with pytest.raises(UserError, match=rf"({location}).* -3\b.*data\.log=false"):
         source(tmp_path, [*PRICES[:7], -3.0, *PRICES[8:]], log=True).open([])
 
 
-def test_whole_numbers_are_numbers_where_their_logarithms_are_asked_for(tmp_path: Path) -> None:
-    whole = [float(n % 3 + 1) for n in range(GRAPHS)]
-    data = csv_nodes(tmp_path, [int(n) for n in whole], log=True)
+def test_log_turns_integer_targets_into_regression(tmp_path: Path) -> None:
+    targets = [float(n % 3 + 1) for n in range(GRAPHS)]
+    data = csv_nodes(tmp_path, [int(n) for n in targets], log=True)
     data.open([])
     assert data.schema.kind == "regression"
     with pytest.raises(UserError, match=r"data\.log=true"):
-        csv_nodes(tmp_path, [int(n) for n in whole], log=True, kind="multiclass").open([])
+        csv_nodes(tmp_path, [int(n) for n in targets], log=True, kind="multiclass").open([])
 
 
-def test_two_scalings_of_the_same_files_are_two_stores(tmp_path: Path) -> None:
+def test_scaling_options_change_the_store_key(tmp_path: Path) -> None:
     options: list[dict[str, Any]] = [{}, {"log": True}, {"normalise": False}]
     assert len({str(csv_graphs(tmp_path, PRICES, **each).source.key()) for each in options}) == 3
 
 
 class Bonds(Kept):
-    """Graphs in which a small number tells the class, beside one of up to 762 that tells nothing."""
+    """Graphs whose class shows in a small feature, beside an uninformative one of up to 762."""
 
     def __init__(self) -> None:
         draw = torch.Generator().manual_seed(0)
         graphs = []
         for n in range(120):
-            loud = 762 * torch.rand(4, 1, generator=draw)
-            quiet = 0.02 * (n % 2) + 0.005 * torch.randn(4, 1, generator=draw)
-            graphs.append(Data(x=torch.cat([loud, quiet], 1), edge_index=RING, y=torch.tensor([n % 2])))
+            noise = 762 * torch.rand(4, 1, generator=draw)
+            signal = 0.02 * (n % 2) + 0.005 * torch.randn(4, 1, generator=draw)
+            graphs.append(Data(x=torch.cat([noise, signal], 1), edge_index=RING, y=torch.tensor([n % 2])))
         super().__init__(graphs)
 
 
-def trained(data: DataModule, epochs: int) -> dict[str, float]:
-    """The test scores of a small network after some epochs."""
+def fit_net(data: DataModule, epochs: int) -> dict[str, float]:
+    """Train a small network for some epochs and return its test scores."""
     torch.manual_seed(0)
     data.open([])
     net = GraphTransformer(data.schema, 16, 2, partial(ParallelBlock, local=GINE, feed_forward=FeedForward))
@@ -244,8 +244,8 @@ def trained(data: DataModule, epochs: int) -> dict[str, float]:
     return {name: float(value) for name, value in measures.compute().items()}
 
 
-def test_a_large_feature_does_not_drown_a_small_one(tmp_path: Path) -> None:
-    assert trained(GraphData(PyG(Bonds, root=str(tmp_path), fractions=(0.6, 0.1, 0.3))), epochs=12)["accuracy"] > 0.9
+def test_small_feature_is_learned_beside_a_large_one(tmp_path: Path) -> None:
+    assert fit_net(GraphData(PyG(Bonds, root=str(tmp_path), fractions=(0.6, 0.1, 0.3))), epochs=12)["accuracy"] > 0.9
 
 
 def test_targets_in_the_thousands_are_learned(tmp_path: Path) -> None:
@@ -255,4 +255,4 @@ def test_targets_in_the_thousands_are_learned(tmp_path: Path) -> None:
         lines.append(json.dumps({"directed": False, "graph": {"y": 1000.0 + 100 * (n % 10)}, **graph}))
     (tmp_path / "graphs.jsonl").write_text("\n".join(lines))
     data = GraphData(GraphFiles(str(tmp_path / "graphs.jsonl"), root=str(tmp_path)))
-    assert trained(data, epochs=15)["mae"] < 100  # the best constant has 250
+    assert fit_net(data, epochs=15)["mae"] < 100  # the best constant has 250

@@ -1,4 +1,4 @@
-"""What classes of somebody's own compute is kept under their text too, and looked at before it is kept."""
+"""Custom encodings and sources: cached by their source code, and validated before being stored."""
 
 import importlib
 import sys
@@ -49,53 +49,53 @@ class Ones(Source):
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch):
-    """Imports a module of a text anew, as another run would after an edit."""
+def import_edited(tmp_path, monkeypatch):
+    """Import a module from its text afresh, as another run would after an edit."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    yield lambda text, result: _imported(tmp_path, text.replace("RESULT", result))
+    yield lambda text, result: _import_text(tmp_path, text.replace("RESULT", result))
     sys.modules.pop("edited", None)
 
 
-def _imported(folder, text):
+def _import_text(folder, text):
     (folder / "edited.py").write_text(text)
     sys.modules.pop("edited", None)
     importlib.invalidate_caches()
     return importlib.import_module("edited")
 
 
-def rows(graphs):
+def all_rows(graphs):
     return graphs.encodings["tails"].take(np.arange(graphs.node_ptr[-1]))
 
 
-@pytest.mark.parametrize("around", [lambda encoding: encoding, Shuffled])
-def test_an_edited_encoding_is_computed_anew(own, tmp_path, around):
+@pytest.mark.parametrize("wrap", [lambda encoding: encoding, Shuffled])
+def test_edited_encoding_is_recomputed(import_edited, tmp_path, wrap):
     graphs = pack(AWKWARD)
     for factor in (1, 3, 2):
-        encoding = around(own(TAILS, f"{factor} * rows").Tails())
-        assert (rows(attach(graphs, tmp_path / "store", [encoding])) == factor).all()
+        encoding = wrap(import_edited(TAILS, f"{factor} * rows").Tails())
+        assert (all_rows(attach(graphs, tmp_path / "store", [encoding])) == factor).all()
     assert len(list((tmp_path / "store").glob("tails-*.npy"))) == 3
 
 
-def test_an_encoding_that_is_not_edited_is_kept(own, tmp_path, monkeypatch):
-    graphs, kind = pack(AWKWARD), own(TAILS, "rows").Tails
+def test_unedited_encoding_is_not_recomputed(import_edited, tmp_path, monkeypatch):
+    graphs, kind = pack(AWKWARD), import_edited(TAILS, "rows").Tails
     attach(graphs, tmp_path / "store", [kind()])
     monkeypatch.setattr(kind, "compute", None)
-    assert (rows(attach(graphs, tmp_path / "store", [kind()])) == 1).all()
+    assert (all_rows(attach(graphs, tmp_path / "store", [kind()])) == 1).all()
 
 
-def test_an_edited_source_is_built_anew(own, tmp_path):
+def test_edited_source_is_rebuilt(import_edited, tmp_path):
     for number in (1, 2):
-        source = own(ONES, str(number)).Ones()
+        source = import_edited(ONES, str(number)).Ones()
         source.root = tmp_path / "root"
         data = GraphData(source)
         data.open([])
         assert (data.graphs.nodes["x"] == number).all()
 
 
-def test_classes_of_one_file_that_inherit_a_key_do_not_share_what_is_kept(own, tmp_path):
-    other = "class Others(Ones):\n    def build(self):\n        graphs = super().build()\n"
-    module = own(f"{ONES}\n{other}        graphs.nodes['x'] += 1\n        return graphs\n", "1")
+def test_subclass_with_inherited_key_has_its_own_store(import_edited, tmp_path):
+    subclass = "class Others(Ones):\n    def build(self):\n        graphs = super().build()\n"
+    module = import_edited(f"{ONES}\n{subclass}        graphs.nodes['x'] += 1\n        return graphs\n", "1")
     for kind, number in ((module.Ones, 1), (module.Others, 2)):
         source = kind()
         source.root = tmp_path / "root"
@@ -104,16 +104,16 @@ def test_classes_of_one_file_that_inherit_a_key_do_not_share_what_is_kept(own, t
         assert (data.graphs.nodes["x"] == number).all()
 
 
-def test_of_this_packages_classes_and_of_a_text_that_is_not_there_the_key_is_all(own, tmp_path):
+def test_key_omits_code_if_built_in_or_unavailable(import_edited, tmp_path):
     for encoding in (Degree(), RandomWalk(4)):
         assert full_key(encoding) == (encoding.key() or {})
-    encoding = own(TAILS, "rows").Tails()
+    encoding = import_edited(TAILS, "rows").Tails()
     assert "code" in full_key(encoding)
     (tmp_path / "edited.py").unlink()
     assert full_key(encoding) == encoding.key()
 
 
-UNSOUND = {
+INVALID_GRAPHS = {
     "nothing": ("None", "returns a NoneType"),
     "a split": (
         "replace(ones, splits={'train': np.arange(5), 'val': np.arange(4)})",
@@ -152,18 +152,18 @@ class Wrong(Ones):
 """
 
 
-@pytest.mark.parametrize("name", UNSOUND)
-def test_what_a_source_builds_that_does_not_hold_together_is_named_and_not_kept(own, tmp_path, name):
-    result, said = UNSOUND[name]
-    source = own(ONES.replace("RESULT", "1") + PAIR, result).Wrong()
+@pytest.mark.parametrize("name", INVALID_GRAPHS)
+def test_invalid_graphs_are_reported_and_not_stored(import_edited, tmp_path, name):
+    result, message = INVALID_GRAPHS[name]
+    source = import_edited(ONES.replace("RESULT", "1") + PAIR, result).Wrong()
     source.root = tmp_path / "root"
-    with pytest.raises(UserError, match=rf"edited\.Wrong\.build.*{said}") as caught:
+    with pytest.raises(UserError, match=rf"edited\.Wrong\.build.*{message}") as caught:
         GraphData(source).open([])
     assert len(str(caught.value).splitlines()) == 1
     assert not list(tmp_path.rglob("*.npy"))
 
 
-WRONG = {
+INVALID_ROWS = {
     "short": ("rows[1:]", r"tails is \({short}, 2\), but should be \({nodes}, K\)"),
     "flat": ("rows[:, 0]", r"tails is \({nodes},\), but should be \({nodes}, K\)"),
     "a list": ("rows.tolist()", "tails is list"),
@@ -174,12 +174,12 @@ WRONG = {
 
 
 @pytest.mark.filterwarnings("ignore:divide by zero")
-@pytest.mark.parametrize("name", WRONG)
-@pytest.mark.parametrize("work", ["stored", "held"])
-def test_what_is_not_a_row_for_each_node_is_named_and_not_kept(own, tmp_path, name, work):
-    graphs, (result, said) = pack(AWKWARD), WRONG[name]
-    nodes, encoding = int(graphs.node_ptr[-1]), own(TAILS, result).Tails()
-    with pytest.raises(UserError, match=f"edited.Tails.*{said.format(nodes=nodes, short=nodes - 1)}") as caught:
-        compute(graphs, [encoding]) if work == "held" else attach(graphs, tmp_path / "store", [encoding])
+@pytest.mark.parametrize("name", INVALID_ROWS)
+@pytest.mark.parametrize("mode", ["stored", "held"])
+def test_invalid_encoding_rows_are_reported_and_not_stored(import_edited, tmp_path, name, mode):
+    graphs, (result, message) = pack(AWKWARD), INVALID_ROWS[name]
+    nodes, encoding = int(graphs.node_ptr[-1]), import_edited(TAILS, result).Tails()
+    with pytest.raises(UserError, match=f"edited.Tails.*{message.format(nodes=nodes, short=nodes - 1)}") as caught:
+        compute(graphs, [encoding]) if mode == "held" else attach(graphs, tmp_path / "store", [encoding])
     assert len(str(caught.value).splitlines()) == 1
     assert not list(tmp_path.rglob("*.npy"))

@@ -1,4 +1,4 @@
-"""A target of one class leaves nothing to learn: one line says so before they are learned, whatever the files are."""
+"""Targets with a single class are rejected in one line before training, for every file format."""
 
 import pandas as pd
 import pytest
@@ -17,21 +17,21 @@ from tests.data.own.test_partial_tables import write_graphs
 ROWS = 12
 
 
-@pytest.mark.parametrize(("label", "shown"), [("a", ", 'a'"), (0, "")])
+@pytest.mark.parametrize(("label", "value"), [("a", ", 'a'"), (0, "")])
 @pytest.mark.parametrize("by_node", [True, False])
-def test_tables(label, shown, by_node, tmp_path):
-    node = [f"n{n}" for n in range(ROWS)]
-    of_graphs = {} if by_node else {"graph": [f"g{n}" for n in range(ROWS)]}
-    labelled = {"label": [label] * ROWS}
-    about = pd.DataFrame({**of_graphs, "node": node, "size": [n / 8 for n in range(ROWS)]})
-    about.assign(**(labelled if by_node else {})).to_csv(tmp_path / "nodes.csv", index=False)
+def test_csv_tables(label, value, by_node, tmp_path):
+    nodes = [f"n{n}" for n in range(ROWS)]
+    graph_column = {} if by_node else {"graph": [f"g{n}" for n in range(ROWS)]}
+    label_column = {"label": [label] * ROWS}
+    node_table = pd.DataFrame({**graph_column, "node": nodes, "size": [n / 8 for n in range(ROWS)]})
+    node_table.assign(**(label_column if by_node else {})).to_csv(tmp_path / "nodes.csv", index=False)
     if not by_node:
-        pd.DataFrame({**of_graphs, **labelled}).to_csv(tmp_path / "graphs.csv", index=False)
-    pd.DataFrame({**of_graphs, "source": node, "target": node}).to_csv(tmp_path / "edges.csv", index=False)
+        pd.DataFrame({**graph_column, **label_column}).to_csv(tmp_path / "graphs.csv", index=False)
+    pd.DataFrame({**graph_column, "source": nodes, "target": nodes}).to_csv(tmp_path / "edges.csv", index=False)
     schema = CSVGraphs(str(tmp_path), target="label").build().schema
-    with pytest.raises(UserError) as caught:  # where labels are learned: without them such a column may stand for none
+    with pytest.raises(UserError) as caught:  # only if labels are learned: otherwise such a column may be a placeholder
         metrics(schema)
-    assert str(caught.value) == f"'label' has one class only{shown}: there is nothing to tell apart"
+    assert str(caught.value) == f"'label' has one class only{value}: there is nothing to tell apart"
 
 
 def test_graph_files(tmp_path):
@@ -41,7 +41,7 @@ def test_graph_files(tmp_path):
         metrics(schema)
 
 
-def test_graphs_of_pyg(tmp_path):
+def test_pyg_graphs(tmp_path):
     graphs = [Data(x=torch.ones(2, 1), edge_index=torch.tensor([[0], [1]]), y=torch.tensor([0])) for _ in range(ROWS)]
     torch.save(graphs, tmp_path / "g.pt")
     schema = PyG(path=str(tmp_path / "g.pt")).build().schema

@@ -1,4 +1,4 @@
-"""A store written chunk by chunk is the one written at once, in little memory."""
+"""A store written in chunks equals one written at once, with the memory of a single chunk."""
 
 import os
 import tempfile
@@ -19,14 +19,14 @@ from gt.schema import Schema
 
 
 @pytest.fixture(autouse=True)
-def _fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+def _skip_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 GROUPS = ("nodes", "edges", "pairs", "graphs")
 
 
-def made(draw: np.random.Generator, sizes: Sequence[int], **schema: Any) -> Graphs:
+def random_graphs(draw: np.random.Generator, sizes: Sequence[int], **schema: Any) -> Graphs:
     """Random graphs with arrays of every kind, integers of any width among them."""
     nodes = np.array(sizes, dtype=np.int64)
     edges = draw.integers(4, size=len(nodes)) * (nodes > 0)
@@ -46,14 +46,14 @@ def made(draw: np.random.Generator, sizes: Sequence[int], **schema: Any) -> Grap
     )
 
 
-def cut(graphs: Graphs, bounds: Sequence[int]) -> Iterator[Graphs]:
-    """The graphs in chunks that end at the given numbers; all but the last have other splits and notes."""
-    pointer = dict(
+def split_into_chunks(graphs: Graphs, bounds: Sequence[int]) -> Iterator[Graphs]:
+    """The graphs in chunks that end at ``bounds``; all but the last chunk have different splits and notes."""
+    offsets = dict(
         zip(GROUPS, (graphs.node_ptr, graphs.edge_ptr, graphs.pair_ptr, range(len(graphs) + 1)), strict=True)
     )
     for low, high in zip([0, *bounds], [*bounds, len(graphs)], strict=True):
         part: dict[str, Any] = {}
-        for group, rows in pointer.items():
+        for group, rows in offsets.items():
             part[group] = {name: values[rows[low] : rows[high]] for name, values in getattr(graphs, group).items()}
         sizes = graphs.sizes[low:high]
         yield replace(
@@ -70,31 +70,31 @@ def cut(graphs: Graphs, bounds: Sequence[int]) -> Iterator[Graphs]:
 
 def assert_same(found: Graphs, expected: Graphs) -> None:
     for name in ("node_ptr", "edge_ptr", "edge_index"):
-        one, other = getattr(found, name), getattr(expected, name)
-        assert one.dtype == other.dtype
-        np.testing.assert_array_equal(one, other, err_msg=name)
+        found_values, expected_values = getattr(found, name), getattr(expected, name)
+        assert found_values.dtype == expected_values.dtype
+        np.testing.assert_array_equal(found_values, expected_values, err_msg=name)
     for group in (*GROUPS, "splits"):
         assert getattr(found, group).keys() == getattr(expected, group).keys()
         for name, values in getattr(expected, group).items():
-            one = getattr(found, group)[name]
-            assert (one.dtype, one.shape) == (values.dtype, values.shape), name
-            np.testing.assert_array_equal(one, values, err_msg=name)
+            found_values = getattr(found, group)[name]
+            assert (found_values.dtype, found_values.shape) == (values.dtype, values.shape), name
+            np.testing.assert_array_equal(found_values, values, err_msg=name)
     assert found.schema == expected.schema
     assert found.notes == expected.notes
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.data())
-def test_chunks_give_the_store_that_the_whole_gives(data: st.DataObject) -> None:
+def test_chunks_give_the_same_store_as_one_write(data: st.DataObject) -> None:
     sizes = data.draw(st.lists(st.sampled_from([0, 1, 2, 5, 40]), max_size=12))
     bounds = sorted(data.draw(st.lists(st.integers(0, len(sizes)), max_size=5)))
-    graphs = made(np.random.default_rng(data.draw(st.integers(0, 999))), sizes)
+    graphs = random_graphs(np.random.default_rng(data.draw(st.integers(0, 999))), sizes)
     with tempfile.TemporaryDirectory() as folder:
         save(graphs, Path(folder) / "whole")
-        save(cut(graphs, bounds), Path(folder) / "chunks")
+        save(split_into_chunks(graphs, bounds), Path(folder) / "chunks")
         whole, chunks = load(Path(folder) / "whole"), load(Path(folder) / "chunks")
         assert_same(chunks, whole)
-        for group in (*GROUPS, "splits"):  # and the whole is what it was made of
+        for group in (*GROUPS, "splits"):  # and ``whole`` equals its input
             for name, values in getattr(graphs, group).items():
                 np.testing.assert_array_equal(getattr(whole, group)[name], values)
         np.testing.assert_array_equal(whole.edge_index, graphs.edge_index)
@@ -103,7 +103,7 @@ def test_chunks_give_the_store_that_the_whole_gives(data: st.DataObject) -> None
 
 
 @pytest.mark.parametrize(
-    ("numbers", "expected"),
+    ("values", "expected"),
     [
         ([[0, 255], [3]], "uint8"),
         ([[3], [256], [7]], "uint16"),
@@ -120,21 +120,21 @@ def test_chunks_give_the_store_that_the_whole_gives(data: st.DataObject) -> None
         ([np.array([1.5], ">f4")], "float32"),
     ],
 )
-def test_types_grow_with_the_chunks(numbers: list[Any], expected: str, tmp_path: Path) -> None:
-    parts = [each if isinstance(each, np.ndarray) else np.array(each, np.int64) for each in numbers]
-    save((one_node_each(y) for y in parts), tmp_path / "store")
+def test_dtypes_widen_with_later_chunks(values: list[Any], expected: str, tmp_path: Path) -> None:
+    parts = [each if isinstance(each, np.ndarray) else np.array(each, np.int64) for each in values]
+    save((single_nodes(y) for y in parts), tmp_path / "store")
     found = load(tmp_path / "store").graphs["y"]
     assert found.dtype == expected
     np.testing.assert_array_equal(found, np.concatenate([part for part in parts if len(part)] or parts))
 
 
-def one_node_each(y: np.ndarray, **more: np.ndarray) -> Graphs:
+def single_nodes(y: np.ndarray, **arrays: np.ndarray) -> Graphs:
     offsets = np.arange(len(y) + 1)
-    return Graphs(offsets, 0 * offsets, np.empty((2, 0), np.int64), Schema(max_nodes=1), graphs={"y": y, **more})
+    return Graphs(offsets, 0 * offsets, np.empty((2, 0), np.int64), Schema(max_nodes=1), graphs={"y": y, **arrays})
 
 
-def test_no_integer_type_holds_them_all(tmp_path: Path) -> None:
-    parts = [one_node_each(np.array([2**63], np.uint64)), one_node_each(np.array([-1]))]
+def test_values_that_no_integer_dtype_holds_are_rejected(tmp_path: Path) -> None:
+    parts = [single_nodes(np.array([2**63], np.uint64)), single_nodes(np.array([-1]))]
     with pytest.raises(ValueError, match="no integer type holds -1 to 9223372036854775808"):
         save(iter(parts), tmp_path / "store")
     assert not any(tmp_path.iterdir())
@@ -144,41 +144,44 @@ ONE = np.array([1])
 
 
 @pytest.mark.parametrize(
-    ("parts", "why"),
+    ("parts", "message"),
     [
-        ([one_node_each(ONE), one_node_each(ONE, z=ONE)], r"graphs\.z is in some chunks and not in others"),
-        ([one_node_each(ONE, z=ONE), one_node_each(ONE)], r"graphs\.z is in some chunks and not in others"),
-        ([one_node_each(ONE[:0], z=ONE[:0]), one_node_each(ONE)], r"graphs\.z is in some chunks and not in others"),
+        ([single_nodes(ONE), single_nodes(ONE, z=ONE)], r"graphs\.z is in some chunks and not in others"),
+        ([single_nodes(ONE, z=ONE), single_nodes(ONE)], r"graphs\.z is in some chunks and not in others"),
         (
-            [one_node_each(ONE), one_node_each(ONE[:, None])],
+            [single_nodes(ONE[:0], z=ONE[:0]), single_nodes(ONE)],
+            r"graphs\.z is in some chunks and not in others",
+        ),
+        (
+            [single_nodes(ONE), single_nodes(ONE[:, None])],
             r"graphs\.y: rows of shape \(1,\) after rows of .* \(\)",
         ),
-        ([one_node_each(ONE), one_node_each(ONE * 1.5)], r"graphs\.y: float64 after uint8"),
-        ([one_node_each(ONE > 0), one_node_each(ONE)], r"graphs\.y: int64 after bool"),
-        ([one_node_each(ONE, z=np.array([1, 2]))], r"graphs\.z has 2 rows, but should have 1"),
-        ([replace(one_node_each(ONE), nodes={"x": np.zeros((2, 1))})], r"nodes\.x has 2 rows, but should have 1"),
-        ([replace(one_node_each(ONE), edges={"e": ONE})], r"edges\.e has 1 rows, but should have 0"),
-        ([replace(one_node_each(ONE), pairs={"p": ONE[:0]})], r"pairs\.p has 0 rows, but should have 1"),
-        ([replace(one_node_each(ONE), edge_index=np.zeros((2, 1)))], r"edge_index has 1 rows, but should have 0"),
-        ([replace(one_node_each(ONE), node_ptr=np.array([1, 2]))], r"node_ptr begins at 1 instead of 0"),
+        ([single_nodes(ONE), single_nodes(ONE * 1.5)], r"graphs\.y: float64 after uint8"),
+        ([single_nodes(ONE > 0), single_nodes(ONE)], r"graphs\.y: int64 after bool"),
+        ([single_nodes(ONE, z=np.array([1, 2]))], r"graphs\.z has 2 rows, but should have 1"),
+        ([replace(single_nodes(ONE), nodes={"x": np.zeros((2, 1))})], r"nodes\.x has 2 rows, but should have 1"),
+        ([replace(single_nodes(ONE), edges={"e": ONE})], r"edges\.e has 1 rows, but should have 0"),
+        ([replace(single_nodes(ONE), pairs={"p": ONE[:0]})], r"pairs\.p has 0 rows, but should have 1"),
+        ([replace(single_nodes(ONE), edge_index=np.zeros((2, 1)))], r"edge_index has 1 rows, but should have 0"),
+        ([replace(single_nodes(ONE), node_ptr=np.array([1, 2]))], r"node_ptr begins at 1 instead of 0"),
         ([], "no graphs were built"),
     ],
 )
-def test_chunks_that_do_not_fit_are_refused_by_name(parts: list[Graphs], why: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=why):
+def test_mismatched_chunks_are_rejected_by_array_name(parts: list[Graphs], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
         save(iter(parts), tmp_path / "store")
     assert not any(tmp_path.iterdir())
 
 
-def test_a_chunk_of_no_graphs_may_lack_arrays(tmp_path: Path) -> None:
-    none = replace(one_node_each(ONE[:0]), graphs={})
-    save(iter([none, one_node_each(ONE), none, one_node_each(ONE + 1), none]), tmp_path / "store")
+def test_empty_chunk_may_lack_arrays(tmp_path: Path) -> None:
+    empty = replace(single_nodes(ONE[:0]), graphs={})
+    save(iter([empty, single_nodes(ONE), empty, single_nodes(ONE + 1), empty]), tmp_path / "store")
     found = load(tmp_path / "store")
     assert found.graphs["y"].tolist() == [1, 2]
     assert found.node_ptr.tolist() == [0, 1, 2]
 
 
-def test_memory_is_that_of_a_chunk(tmp_path: Path) -> None:
+def test_memory_is_bounded_by_the_chunk(tmp_path: Path) -> None:
     rows, count = 500_000, 24  # 4 MB of numbers a chunk
 
     def chunks() -> Iterator[Graphs]:

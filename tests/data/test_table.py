@@ -1,4 +1,4 @@
-"""The one reader of tables: what stands in a file comes out, and what is wrong is known by its file and line."""
+"""The table reader: text formats and dialects, Parquet, and errors that name file and line."""
 
 import csv
 import gzip
@@ -25,7 +25,7 @@ from tests.data.tables_of import line_of
 needs_pyarrow = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="needs pyarrow")
 
 
-def write(path: Path, text: str | bytes) -> Path:
+def write_file(path: Path, text: str | bytes) -> Path:
     data = text.encode() if isinstance(text, str) else text
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
     return path
@@ -48,31 +48,31 @@ def cells(table: Table) -> dict[str, list]:
         ("a.ndjson.gz", '{"text": "CCO", "y": "1"}\r\n{"text": "C", "y": ""}\r\n', [1, 2]),
     ],
 )
-def test_every_form_of_text(name: str, text: str, lines: list[int], tmp_path: Path) -> None:
-    table = read_table(write(tmp_path / name, text))
+def test_text_formats_and_dialects(name: str, text: str, lines: list[int], tmp_path: Path) -> None:
+    table = read_table(write_file(tmp_path / name, text))
     assert cells(table) == {"text": ["CCO", "C"], "y": ["1", ""]}
     assert list(table.header) == ["text", "y"]
     assert [table.location(row) for row in (0, 1)] == [f"{tmp_path / name}, line {line}" for line in lines]
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_what_the_csv_module_wrote_comes_out_with_its_lines(seed: int, tmp_path: Path) -> None:
+def test_round_trip_of_the_csv_module_keeps_lines(seed: int, tmp_path: Path) -> None:
     draw = random.Random(seed)
     pieces = ["a", '"', ",", ";", "\t", "\n", " ", "é", "", "1,5", "\u2028"]
     rows = [["x"] + ["".join(draw.choices(pieces, k=4)) for _ in range(3)] for _ in range(30)]
     path, text = tmp_path / "a.csv", io.StringIO()
-    writer, begins = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL), []
+    writer, first_lines = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL), []
     writer.writerow("abcd")
     for row in rows:
-        begins.append(text.getvalue().count("\n") + 1)
+        first_lines.append(text.getvalue().count("\n") + 1)
         writer.writerow(row)
-    table = read_table(write(path, text.getvalue()))
+    table = read_table(write_file(path, text.getvalue()))
     assert list(zip(*table.columns.values(), strict=True)) == list(map(tuple, rows))
-    assert [table.location(row) for row in range(30)] == [f"{path}, line {line}" for line in begins]
+    assert [table.location(row) for row in range(30)] == [f"{path}, line {line}" for line in first_lines]
 
 
-def test_rows_that_do_not_fit_the_header(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.csv", 'text,y\nC,1\nC,2,3\n"C\nC",3\nCC\nN,4\n"C"C,5\nO,6\n')
+def test_rows_that_differ_in_length_from_the_header(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "a.csv", 'text,y\nC,1\nC,2,3\n"C\nC",3\nCC\nN,4\n"C"C,5\nO,6\n')
     assert line_of(lambda: read_table(path)).startswith(f"{path}, line 3: 3 cells")
     table = read_table(path, lenient=True)
     assert table.columns["y"].tolist() == ["1", None, "3", None, "4", None, "6"]
@@ -86,7 +86,7 @@ def test_rows_that_do_not_fit_the_header(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "where"),
+    ("name", "text", "message"),
     [
         ("a.csv", "", "is empty"),
         ("a.csv", " \n\n", "is empty"),
@@ -103,28 +103,28 @@ def test_rows_that_do_not_fit_the_header(tmp_path: Path) -> None:
         ("a.csv.gz", "", "is empty"),
     ],
 )
-def test_what_is_wrong_is_one_line(name: str, text: str | bytes, where: str, tmp_path: Path) -> None:
-    path = write(tmp_path / name, text)
+def test_error_names_file_and_line(name: str, text: str | bytes, message: str, tmp_path: Path) -> None:
+    path = write_file(tmp_path / name, text)
     line = line_of(lambda: read_table(path))
     assert line.startswith(str(path))
-    assert where in line
+    assert message in line
 
 
-def test_a_file_that_is_missing_or_cut_off(tmp_path: Path) -> None:
+def test_missing_and_truncated_files(tmp_path: Path) -> None:
     assert f"{tmp_path / 'a.csv'}: set data.path" in line_of(lambda: read_table(tmp_path / "a.csv"))
-    path = write(tmp_path / "a.csv.gz", "a,b\n" + "1,2\n" * 1000)
+    path = write_file(tmp_path / "a.csv.gz", "a,b\n" + "1,2\n" * 1000)
     path.write_bytes(path.read_bytes()[:-9])
     assert line_of(lambda: read_table(path)).startswith(f"{path} is incomplete")
 
 
-def test_names_of_columns(tmp_path: Path) -> None:
-    table = read_table(write(tmp_path / "a.csv", ",y,y, text ,y (2),y\n0,1,2,C,3,4\n"))
+def test_column_names(tmp_path: Path) -> None:
+    table = read_table(write_file(tmp_path / "a.csv", ",y,y, text ,y (2),y\n0,1,2,C,3,4\n"))
     assert list(table.columns) == ["column 1", "y", "y (2)", "text", "y (2) (2)", "y (3)"]
     assert list(table.header) == ["", "y", "y", "text", "y (2)", "y"]
 
 
-def test_without_a_header_columns_are_numbered(tmp_path: Path) -> None:
-    table = read_table(write(tmp_path / "a.tsv", "C\t1\nCC\t2\n"), header=lambda cells: "text" in cells)
+def test_columns_without_header_are_numbered(tmp_path: Path) -> None:
+    table = read_table(write_file(tmp_path / "a.tsv", "C\t1\nCC\t2\n"), header=lambda cells: "text" in cells)
     assert (cells(table), table.header, table.location(0)) == (
         {"0": ["C", "CC"], "1": ["1", "2"]},
         (),
@@ -132,36 +132,36 @@ def test_without_a_header_columns_are_numbered(tmp_path: Path) -> None:
     )
 
 
-def test_tabs_part_a_tsv_file_as_it_stands(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.tsv", 'one, "two"\n"three\n')
+def test_raw_tabs_ignore_quotes(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "a.tsv", 'one, "two"\n"three\n')
     assert cells(read_table(path, header=lambda cells: False, raw_tabs=True)) == {"0": ['one, "two"', '"three']}
 
 
-def test_some_rows_of_a_long_file(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.csv", "a,b\n" + "1,2\n" * 9 + "3,4,5\n")
-    assert len(read_table(path, most=5)) == 4  # the header is a row as well
-    records = write(tmp_path / "a.jsonl", '{"a": 1}\n' * 9 + "[]\n")
+def test_only_the_first_rows_are_read(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "a.csv", "a,b\n" + "1,2\n" * 9 + "3,4,5\n")
+    assert len(read_table(path, most=5)) == 4  # the header counts as a row
+    records = write_file(tmp_path / "a.jsonl", '{"a": 1}\n' * 9 + "[]\n")
     assert cells(read_table(records, most=5)) == {"a": [1] * 5}
 
 
-def test_bytes_that_are_not_utf8_spoil_their_own_cells(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.csv", b"text,melts at \xb0C\nC,1\nC\xe9,2\n\xc3\xa9,3\n")
+def test_invalid_utf8_affects_only_its_own_cells(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "a.csv", b"text,melts at \xb0C\nC,1\nC\xe9,2\n\xc3\xa9,3\n")
     table = read_table(path, lenient=True)
     assert cells(table) == {"text": ["C", r"C\xe9", "é"], r"melts at \xb0C": ["1", "2", "3"]}
     assert table.spoiled == {"text": {1: 0xE9}}
 
 
-def test_gzipped_to_a_thousandth(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.csv.gz", "text,y\n" + "C,1\n" * 100_000)
+def test_highly_compressed_file(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "a.csv.gz", "text,y\n" + "C,1\n" * 100_000)
     assert path.stat().st_size * reading.RATIO < 400_000
     assert len(read_table(path)) == 100_000
 
 
 @pytest.mark.parametrize(("name", "head"), [("a.csv", "text,y\n"), ("a.jsonl", '{"text": 1}\n')])
-def test_one_endless_line(name: str, head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overlong_line_is_rejected(name: str, head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "LONGEST", 1000)
     with pytest.raises(UserError, match=rf"{name}, line 2: longer than 1,000 characters"):
-        read_table(write(tmp_path / name, head + "C" * 5000))
+        read_table(write_file(tmp_path / name, head + "C" * 5000))
 
 
 @needs_pyarrow
@@ -174,13 +174,13 @@ def test_parquet(tmp_path: Path) -> None:
         assert table.columns["text"].tolist() == ["C", None]
         assert np.stack([pd.isna(column) for column in table.columns.values()]).tolist() == [[False, True]] * 2
         assert (len(table), table.location(1)) == (2, f"{tmp_path / name}, row 1")
-    write(tmp_path / "b.parquet", "text,y\nC,1\n")
+    write_file(tmp_path / "b.parquet", "text,y\nC,1\n")
     with pytest.raises(UserError, match=r"b.parquet cannot be read as Parquet"):
         read_table(tmp_path / "b.parquet")
 
 
 @needs_pyarrow
-def test_what_only_parquet_holds(tmp_path: Path) -> None:
+def test_types_specific_to_parquet(tmp_path: Path) -> None:
     pa, parquet = map(importlib.import_module, ("pyarrow", "pyarrow.parquet"))
     columns = {
         "gaps": pa.array([1, None]),
@@ -196,14 +196,14 @@ def test_what_only_parquet_holds(tmp_path: Path) -> None:
 
 
 @needs_pyarrow
-def test_an_index_with_a_name_is_a_column_of_parquet_too(tmp_path: Path) -> None:
+def test_named_parquet_index_becomes_a_column(tmp_path: Path) -> None:
     frame = pd.DataFrame({"smiles": ["C", "CC"], "assay": ["a", "b"], "y": [1.5, 2.5]})
     for names in (["smiles"], ["smiles", "assay"]):
         frame.set_index(names).to_parquet(tmp_path / "a.parquet")
         assert cells(read_table(tmp_path / "a.parquet")) == frame.to_dict("list")
         frame.set_index(names, drop=False).to_parquet(tmp_path / "a.parquet")  # kept as columns as well
         assert cells(read_table(tmp_path / "a.parquet")) == frame.to_dict("list")
-    frame[frame["y"] > 2].to_parquet(tmp_path / "a.parquet")  # its index has no name
+    frame[frame["y"] > 2].to_parquet(tmp_path / "a.parquet")  # its index is unnamed
     assert cells(read_table(tmp_path / "a.parquet")) == {"smiles": ["CC"], "assay": ["b"], "y": [2.5]}
 
 
@@ -211,12 +211,12 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "fastparquet", None)
     with pytest.raises(UserError, match="pip install pyarrow"):
-        read_table(write(tmp_path / "a.parquet", "x"))
+        read_table(write_file(tmp_path / "a.parquet", "x"))
 
 
-def test_records_that_lack_values(tmp_path: Path) -> None:
+def test_records_with_missing_values(tmp_path: Path) -> None:
     rows = [{"a": [1, 2], "b": None}, {"a": [3, 4], "c": True}]
-    path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    path = write_file(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
     assert cells(read_table(path)) == {"a": [[1, 2], [3, 4]], "b": [None, None], "c": [None, True]}
 
 
@@ -227,8 +227,8 @@ def test_plain_cells() -> None:
     assert plain(np.array([[1], 2.5, " a "], dtype=object)).tolist() == [[1], 2.5, "a"]
 
 
-def test_any_damage_is_one_line_or_none(tmp_path: Path) -> None:
-    """A few bytes of a file are lost, changed or put in at random."""
+def test_random_damage_raises_only_user_errors(tmp_path: Path) -> None:
+    """A few bytes of a file are removed, changed or inserted at random."""
     texts = {".csv": "a,b\n" + '1,"x y"\n' * 9, ".tsv": "a\tb\n" + "1\tx\n" * 9, ".jsonl": '{"a": 1, "b": "x"}\n' * 9}
     junk = [b"", b",", b"\n", b'"', b"\xff", b"\0", b"\r", b'"\n"', b"{", b"9" * 5000, b"\xff\xfe", b"\\ud800"]
     for seed in range(300):
@@ -237,6 +237,6 @@ def test_any_damage_is_one_line_or_none(tmp_path: Path) -> None:
         content = bytearray(texts[kind].encode())
         first = draw.randrange(len(content))
         content[first : first + draw.randrange(8)] = draw.choice(junk)
-        path = write(tmp_path / f"a{kind}", bytes(content))
-        with suppress(UserError):  # whatever else is raised is a defect
+        path = write_file(tmp_path / f"a{kind}", bytes(content))
+        with suppress(UserError):  # any other exception is a bug
             read_table(path, lenient=seed % 2 == 0)

@@ -1,4 +1,4 @@
-"""The data module of molecules from a file, as a user meets it."""
+"""The source of molecules: graphs against OGB, scaling, splits, skipped rows, and error messages."""
 
 import csv
 import itertools
@@ -20,70 +20,70 @@ from gt.losses import constant_prediction, loss
 from tests.data.modules import over
 
 RINGS = ["c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CCNCC1", "c1ccsc1", "C1CC1"]
-# 60 molecules of 7 scaffolds, the empty one too; one of a single atom
-TEXTS = [f"{'C' * (n // 7 + 1)}{([*RINGS, ''])[n % 7]}" for n in range(60)]
-NUMBERS = np.random.default_rng(0).normal(5, 3, 60).round(4).tolist()
+# 60 molecules of 7 scaffolds, including the empty one; one molecule is a single atom
+SMILES = [f"{'C' * (n // 7 + 1)}{([*RINGS, ''])[n % 7]}" for n in range(60)]
+TARGETS = np.random.default_rng(0).normal(5, 3, 60).round(4).tolist()
 
 
-def graph_by_ogb(text: str) -> dict[str, np.ndarray]:
-    from ogb.utils import smiles2graph  # after this project's own import of ogb, which keeps it off the network
+def ogb_graph(text: str) -> dict[str, np.ndarray]:
+    from ogb.utils import smiles2graph  # after the project's own import of ogb, which keeps it off the network
 
     return smiles2graph(text)
 
 
-def write(path: Path, frame: pd.DataFrame) -> str:
+def write_csv(path: Path, frame: pd.DataFrame) -> str:
     frame.to_csv(path, index=False)
     return str(path)
 
 
-def opened(path: str, folder: Path, **options: object) -> Molecules:
+def open_data(path: str, folder: Path, **options: object) -> Molecules:
     data = over(GraphData, Molecules, path, root=str(folder / "root"), processes=1, **options)  # type: ignore[arg-type]
     data.open([])
     return data
 
 
-def rows(data: Molecules, split: str) -> list[int]:
+def rows_of(data: Molecules, split: str) -> list[int]:
     return np.asarray(data.graphs.graphs["row"])[data.graphs.splits[split]].tolist()
 
 
 @pytest.fixture
 def table() -> pd.DataFrame:
-    return pd.DataFrame({"smiles": TEXTS, "logS": NUMBERS})
+    return pd.DataFrame({"smiles": SMILES, "logS": TARGETS})
 
 
-def test_by_path_alone(tmp_path: Path, table: pd.DataFrame, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write(tmp_path / "my.csv", table)
-    data = opened(path, tmp_path)
+def test_defaults_with_only_a_path(tmp_path: Path, table: pd.DataFrame, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_csv(tmp_path / "my.csv", table)
+    data = open_data(path, tmp_path)
     graphs = data.graphs
     assert graphs is not None
-    for number, text in enumerate(TEXTS):
-        expected = graph_by_ogb(text)
+    for number, text in enumerate(SMILES):
+        expected = ogb_graph(text)
         nodes, edges = (slice(p[number], p[number + 1]) for p in (graphs.node_ptr, graphs.edge_ptr))
         np.testing.assert_array_equal(graphs.nodes["x"][nodes], expected["node_feat"])
         order = np.lexsort(expected["edge_index"])
         np.testing.assert_array_equal(graphs.edge_index[:, edges], expected["edge_index"][:, order])
         np.testing.assert_array_equal(graphs.edges["edge_attr"][edges], expected["edge_feat"][order])
-    np.testing.assert_allclose(graphs.graphs["y"][:, 0], NUMBERS, rtol=1e-6)
+    np.testing.assert_allclose(graphs.graphs["y"][:, 0], TARGETS, rtol=1e-6)
     assert graphs.schema.max_nodes == graphs.sizes.max()
 
-    cores = [MurckoScaffoldSmiles(text) for text in TEXTS]
-    parts = [rows(data, name) for name in ("train", "valid", "test")]
+    scaffolds = [MurckoScaffoldSmiles(text) for text in SMILES]
+    parts = [rows_of(data, name) for name in ("train", "valid", "test")]
     assert sorted(itertools.chain(*parts)) == list(range(60))
-    assert sum(len({cores[row] for row in part}) for part in parts) == 7
+    assert sum(len({scaffolds[row] for row in part}) for part in parts) == 7
     assert all(parts)
 
-    said = capsys.readouterr().out.strip().splitlines()[-1]
+    summary = capsys.readouterr().out.strip().splitlines()[-1]
     sizes = " / ".join(str(len(part)) for part in parts)
-    assert said == (
+    assert summary == (
         f"{path}: molecules from 'smiles', regression from 'logS'; 60 molecules; scaffold split {sizes};"
         " 0 of 60 rows skipped"
     )
     assert not data.source.skipped_rows.exists()
 
 
-def test_learns_in_units_of_the_training_targets(tmp_path: Path, table: pd.DataFrame) -> None:
-    data = opened(write(tmp_path / "my.csv", table), tmp_path, split="random")
-    train = table["logS"].to_numpy()[rows(data, "train")]
+def test_targets_are_scaled_by_the_training_split(tmp_path: Path, table: pd.DataFrame) -> None:
+    data = open_data(write_csv(tmp_path / "my.csv", table), tmp_path, split="random")
+    train = table["logS"].to_numpy()[rows_of(data, "train")]
     assert data.schema.mean == pytest.approx((train.mean(),))
     assert data.schema.scale == pytest.approx((train.std(),))
     assert data.schema.squared
@@ -91,26 +91,26 @@ def test_learns_in_units_of_the_training_targets(tmp_path: Path, table: pd.DataF
     mean = constant_prediction(data.schema, data.targets("train")).expand(len(train), 1)
     assert float(loss(data.schema, mean, data.targets("train"))) == pytest.approx(1, rel=1e-5)
 
-    plain = opened(str(data.source.path), tmp_path, split="random", normalise=False, loss="absolute")
-    assert (plain.schema.mean, plain.schema.scale, plain.schema.squared) == ((), (), False)
-    assert plain.measures()[1].name == "mae"
-    torch.testing.assert_close(plain.targets("test"), data.targets("test"))
+    unscaled = open_data(str(data.source.path), tmp_path, split="random", normalise=False, loss="absolute")
+    assert (unscaled.schema.mean, unscaled.schema.scale, unscaled.schema.squared) == ((), (), False)
+    assert unscaled.measures()[1].name == "mae"
+    torch.testing.assert_close(unscaled.targets("test"), data.targets("test"))
 
 
-def test_rows_that_are_skipped(tmp_path: Path, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_skipped_rows_are_listed(tmp_path: Path, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(molecules, "PART", 7)
-    whole = opened(write(tmp_path / "whole.csv", table.drop([2, 3, 4, 20, 59])), tmp_path)
+    clean = open_data(write_csv(tmp_path / "whole.csv", table.drop([2, 3, 4, 20, 59])), tmp_path)
     spoilt = table.astype(object)
     spoilt.loc[2, "smiles"] = "xyz"
     spoilt.loc[3, "smiles"] = "CN(C)(C)(C)C"
     spoilt.loc[4, "smiles"] = None
     spoilt.loc[20, "logS"] = "<1"
     spoilt.loc[59, "logS"] = None
-    path = write(tmp_path / "spoilt.csv", spoilt)
+    path = write_csv(tmp_path / "spoilt.csv", spoilt)
     lines = Path(path).read_text().splitlines()
     lines.insert(31, "CC,1,2,3")
     Path(path).write_text("\n".join(lines))
-    data = opened(path, tmp_path)
+    data = open_data(path, tmp_path)
     assert data.source.skipped_rows.parent == tmp_path / "root" / "stores"
     with open(data.source.skipped_rows) as file:
         assert list(csv.reader(file)) == [
@@ -118,31 +118,31 @@ def test_rows_that_are_skipped(tmp_path: Path, table: pd.DataFrame, monkeypatch:
             ["2", "4", "xyz", "syntax error while parsing: xyz", path],
             ["3", "5", "CN(C)(C)(C)C", "Explicit valence for atom # 1 N, 5, is greater than permitted", path],
             ["4", "6", "", "no molecule", path],
-            ["20", "22", TEXTS[20], "'<1' in 'logS' is not a number", path],
+            ["20", "22", SMILES[20], "'<1' in 'logS' is not a number", path],
             ["30", "32", "CC,1,2,3", "4 cells where the header has 2", path],
-            ["60", "62", TEXTS[59], "no label", path],
+            ["60", "62", SMILES[59], "no label", path],
         ]
     assert "6 of 61 rows skipped, listed in" in data.source.summary(data.graphs)
     for name in ("x",):
-        np.testing.assert_array_equal(data.graphs.nodes[name], whole.graphs.nodes[name])
-    for name, part in whole.graphs.splits.items():
+        np.testing.assert_array_equal(data.graphs.nodes[name], clean.graphs.nodes[name])
+    for name, part in clean.graphs.splits.items():
         np.testing.assert_array_equal(data.graphs.splits[name], part)
-    assert data.schema == whole.schema
+    assert data.schema == clean.schema
 
 
-def test_all_of_a_part_fail(tmp_path: Path, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_part_of_only_invalid_molecules(tmp_path: Path, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(molecules, "PART", 4)
     table.loc[:3, "smiles"] = "xyz"
     table.loc[56:, "smiles"] = "xyz"
-    data = opened(write(tmp_path / "my.csv", table), tmp_path)
+    data = open_data(write_csv(tmp_path / "my.csv", table), tmp_path)
     assert len(data.graphs or ()) == 52
     assert "8 of 60 rows skipped" in data.source.summary(data.graphs)
 
 
-def test_several_processes(tmp_path: Path, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_equal_one(tmp_path: Path, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(molecules, "PART", 7)
-    path = write(tmp_path / "my.csv", table)
-    one = opened(path, tmp_path)
+    path = write_csv(tmp_path / "my.csv", table)
+    one = open_data(path, tmp_path)
     two = GraphData(Molecules(path, root=str(tmp_path / "two"), processes=2))
     two.open([])
     np.testing.assert_array_equal(one.graphs.nodes["x"], two.graphs.nodes["x"])
@@ -150,25 +150,25 @@ def test_several_processes(tmp_path: Path, table: pd.DataFrame, monkeypatch: pyt
     assert one.source.skipped_rows.name == two.source.skipped_rows.name
 
 
-def test_some_labels_missing(tmp_path: Path) -> None:
+def test_missing_labels_of_several_tasks(tmp_path: Path) -> None:
     y = np.random.default_rng(1).choice([0, 1, np.nan], (60, 3))
-    frame = pd.DataFrame(y, columns=["a", "b", "c"]).assign(smiles=TEXTS, mol_id=range(100, 160))
+    frame = pd.DataFrame(y, columns=["a", "b", "c"]).assign(smiles=SMILES, mol_id=range(100, 160))
     frame.loc[:5, ["a", "b", "c"]] = np.nan
-    data = opened(write(tmp_path / "my.csv", frame), tmp_path, split="random", weights="balanced")
+    data = open_data(write_csv(tmp_path / "my.csv", frame), tmp_path, split="random", weights="balanced")
     assert (data.schema.kind, data.schema.outputs, data.schema.names) == ("binary", 3, ("a", "b", "c"))
     assert np.asarray(data.graphs.graphs["row"]).tolist() == [
         n for n in range(60) if not np.isnan(y[n]).all() and n > 5
     ]
-    train = y[rows(data, "train")]
+    train = y[rows_of(data, "train")]
     expected = (train == 0).sum(axis=0) / (train == 1).sum(axis=0)
     np.testing.assert_allclose(data.schema.weights, expected)
-    np.testing.assert_array_equal(data.targets("test"), y[rows(data, "test")].astype(np.float32))
+    np.testing.assert_array_equal(data.targets("test"), y[rows_of(data, "test")].astype(np.float32))
 
 
-def test_classes(tmp_path: Path) -> None:
+def test_multiclass_target(tmp_path: Path) -> None:
     words = [["low", "high", None][n % 3] for n in range(60)]
-    path = write(tmp_path / "my.csv", pd.DataFrame({"smiles": TEXTS, "label": words}))
-    data = opened(path, tmp_path, kind="multiclass", split="stratified", weights="balanced")
+    path = write_csv(tmp_path / "my.csv", pd.DataFrame({"smiles": SMILES, "label": words}))
+    data = open_data(path, tmp_path, kind="multiclass", split="stratified", weights="balanced")
     assert (data.schema.kind, data.schema.names) == ("multiclass", ("high", "low"))
     assert data.targets("train").dtype == torch.int64
     assert torch.bincount(data.targets("train")).tolist() == [16, 16]
@@ -176,9 +176,9 @@ def test_classes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("values", "listed"), [([0, 1, 2], "'rings';"), ([0, 1, 5], "'rings' (2 = 5);")])
-def test_a_class_that_is_called_by_its_number_is_not_listed(tmp_path: Path, values: list[int], listed: str) -> None:
-    path = write(tmp_path / "my.csv", pd.DataFrame({"smiles": TEXTS, "rings": values * 20}))
-    data = opened(path, tmp_path, kind="multiclass", target="rings")
+def test_summary_lists_only_renumbered_classes(tmp_path: Path, values: list[int], listed: str) -> None:
+    path = write_csv(tmp_path / "my.csv", pd.DataFrame({"smiles": SMILES, "rings": values * 20}))
+    data = open_data(path, tmp_path, kind="multiclass", target="rings")
     assert f"multiclass from {listed}" in data.source.summary(data.graphs)
 
 
@@ -187,23 +187,23 @@ def test_split_column(tmp_path: Path, table: pd.DataFrame, options: dict[str, st
     name = options.get("split_column", "split")
     words = ["train", "valid", "test", "Train", "dev", "holdout"]
     table[name] = [words[n % 6] for n in range(60)]
-    data = opened(write(tmp_path / "my.csv", table), tmp_path, **(options or {"split": "column"}))
-    assert rows(data, "train") == [n for n in range(60) if n % 3 == 0]
-    assert rows(data, "valid") == [n for n in range(60) if n % 6 in (1, 4)]
-    assert rows(data, "test") == [n for n in range(60) if n % 6 == 2]
+    data = open_data(write_csv(tmp_path / "my.csv", table), tmp_path, **(options or {"split": "column"}))
+    assert rows_of(data, "train") == [n for n in range(60) if n % 3 == 0]
+    assert rows_of(data, "valid") == [n for n in range(60) if n % 6 in (1, 4)]
+    assert rows_of(data, "test") == [n for n in range(60) if n % 6 == 2]
     assert "10 of 60 rows skipped" in data.source.summary(data.graphs)
 
 
-def test_sdf(tmp_path: Path) -> None:
+def test_sdf_file(tmp_path: Path) -> None:
     chem = pytest.importorskip("rdkit.Chem")
     with chem.SDWriter(str(tmp_path / "my.sdf")) as writer:
-        for text, number in zip(TEXTS, NUMBERS, strict=True):
+        for text, number in zip(SMILES, TARGETS, strict=True):
             mol = chem.MolFromSmiles(text)
             mol.SetProp("logS", str(number))
             writer.write(mol)
-    data = opened(str(tmp_path / "my.sdf"), tmp_path)
-    np.testing.assert_array_equal(data.graphs.sizes, [graph_by_ogb(text)["num_nodes"] for text in TEXTS])
-    np.testing.assert_allclose(data.targets("train")[:, 0], np.float32(NUMBERS)[rows(data, "train")])
+    data = open_data(str(tmp_path / "my.sdf"), tmp_path)
+    np.testing.assert_array_equal(data.graphs.sizes, [ogb_graph(text)["num_nodes"] for text in SMILES])
+    np.testing.assert_allclose(data.targets("train")[:, 0], np.float32(TARGETS)[rows_of(data, "train")])
 
 
 @pytest.mark.parametrize(
@@ -216,17 +216,17 @@ def test_sdf(tmp_path: Path) -> None:
         ({}, {"fractions": [1.0, 0.0, 0.0]}, "scaffold split of 60 molecules leaves none for train or valid"),
         ({"smiles": "c1ccccc1"}, {}, "scaffold split of 60 molecules leaves none for train and valid"),
         (
-            {"other": NUMBERS},
+            {"other": TARGETS},
             {},
             "set data.target=logS, or one of: logS, other",
         ),
-        ({"other": NUMBERS}, {"target": ["logS", "other"], "split": "stratified"}, "stratified needs a single target"),
+        ({"other": TARGETS}, {"target": ["logS", "other"], "split": "stratified"}, "stratified needs a single target"),
     ],
 )
-def test_refused(tmp_path: Path, table: pd.DataFrame, change: dict, options: dict, message: str) -> None:
-    path = write(tmp_path / "my.csv", table.assign(**change))
+def test_errors_name_the_file(tmp_path: Path, table: pd.DataFrame, change: dict, options: dict, message: str) -> None:
+    path = write_csv(tmp_path / "my.csv", table.assign(**change))
     with pytest.raises(UserError, match=message) as caught:
-        opened(path, tmp_path, **options)
+        open_data(path, tmp_path, **options)
     assert path in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "root").glob("stores/*/facts.json"))
@@ -241,19 +241,21 @@ def test_refused(tmp_path: Path, table: pd.DataFrame, change: dict, options: dic
         ({"split": "random", "split_column": "part"}, "goes with split=column or group, not with split=random"),
     ],
 )
-def test_options_refused(options: dict, message: str) -> None:
+def test_invalid_options_are_rejected(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         over(GraphData, Molecules, "my.csv", **options)
 
 
-def test_another_file_is_another_store(tmp_path: Path, table: pd.DataFrame) -> None:
-    first = opened(write(tmp_path / "my.csv", table), tmp_path)
-    same = opened(write(tmp_path / "my.csv", table), tmp_path)
+def test_changed_file_or_split_has_its_own_store(tmp_path: Path, table: pd.DataFrame) -> None:
+    first = open_data(write_csv(tmp_path / "my.csv", table), tmp_path)
+    repeated = open_data(write_csv(tmp_path / "my.csv", table), tmp_path)
     table.loc[0, "logS"] = 77
-    other = opened(write(tmp_path / "my.csv", table), tmp_path)
-    assert first.source.skipped_rows == same.source.skipped_rows != other.source.skipped_rows
-    assert 77 in torch.cat([other.targets(name) for name in ("train", "valid", "test")])
-    assert opened(str(first.source.path), tmp_path, split="random").source.skipped_rows != other.source.skipped_rows
+    changed = open_data(write_csv(tmp_path / "my.csv", table), tmp_path)
+    assert first.source.skipped_rows == repeated.source.skipped_rows != changed.source.skipped_rows
+    assert 77 in torch.cat([changed.targets(name) for name in ("train", "valid", "test")])
+    assert (
+        open_data(str(first.source.path), tmp_path, split="random").source.skipped_rows != changed.source.skipped_rows
+    )
 
 
 @pytest.mark.parametrize(
@@ -263,10 +265,10 @@ def test_another_file_is_another_store(tmp_path: Path, table: pd.DataFrame) -> N
         ("ESOL_delaney-processed", "regression", "measured log solubility in mols per litre", (1128, 0)),
     ],
 )
-def test_moleculenet(
+def test_moleculenet_files(
     tmp_path: Path, real_data: Path, name: str, kind: str, target: str, counts: tuple[int, int]
 ) -> None:
-    data = opened(str(real_data / "moleculenet" / f"{name}.csv"), tmp_path)
+    data = open_data(str(real_data / "moleculenet" / f"{name}.csv"), tmp_path)
     assert (data.schema.kind, data.schema.names) == (kind, (target,))
     skipped = pd.read_csv(data.source.skipped_rows) if data.source.skipped_rows.exists() else ()
     assert (len(data.graphs or ()), len(skipped)) == counts

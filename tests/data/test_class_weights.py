@@ -1,4 +1,4 @@
-"""Class weights, asked of the data module: from the training split alone, for any source of classes or yes and no."""
+"""Class weights: learned from the training split only, for every source with classes or yes/no answers."""
 
 import json
 from functools import partial
@@ -29,8 +29,8 @@ from tests.data.sources import written
 RARE = np.arange(60) % 10 == 0
 
 
-class Kept(InMemoryDataset):
-    """Graphs of two nodes with a class each, or with yes/no answers."""
+class PairGraphs(InMemoryDataset):
+    """Graphs of two nodes, each with a class or with yes/no answers."""
 
     def __init__(self, y):
         super().__init__(None)
@@ -60,12 +60,12 @@ def graph_files(folder):
 
 def pyg(folder):
     classes = torch.tensor(RARE + 2 * (np.arange(60) % 5 == 1))
-    return GraphData(PyG(partial(Kept, classes), root=str(folder)), weights="balanced")
+    return GraphData(PyG(partial(PairGraphs, classes), root=str(folder)), weights="balanced")
 
 
-@pytest.mark.parametrize("of", [nodes, texts, graph_files, pyg])
-def test_each_class_weighs_by_how_rare_it_is_in_the_training_split(of, tmp_path, capsys):
-    data = of(tmp_path)
+@pytest.mark.parametrize("make_data", [nodes, texts, graph_files, pyg])
+def test_balanced_weights_equal_scikit_learn(make_data, tmp_path, capsys):
+    data = make_data(tmp_path)
     data.open([])
     train = data.targets("train").numpy()
     expected = compute_class_weight("balanced", classes=np.arange(data.schema.outputs), y=train)
@@ -75,24 +75,24 @@ def test_each_class_weighs_by_how_rare_it_is_in_the_training_split(of, tmp_path,
     assert f"{rarest} ({expected[-1]:.3g})" in capsys.readouterr().out
 
 
-def test_a_yes_of_each_task_weighs_as_many_as_there_are_noes_for_it(tmp_path, capsys):
+def test_binary_weights_are_ratios_of_no_to_yes(tmp_path, capsys):
     answers = torch.stack([torch.tensor(RARE), torch.tensor(~RARE)], dim=1).float()
     answers[3, 0] = torch.nan
-    data = GraphData(PyG(partial(Kept, answers[:, None]), kind="binary", root=str(tmp_path)), weights="balanced")
+    data = GraphData(PyG(partial(PairGraphs, answers[:, None]), kind="binary", root=str(tmp_path)), weights="balanced")
     data.open([])
     train = data.targets("train")
     np.testing.assert_allclose(data.schema.weights, (train == 0).sum(0) / (train == 1).sum(0))
     assert "weight of yes" in capsys.readouterr().out
 
 
-def test_what_has_no_label_or_no_examples_weighs_nothing_of_its_own():
+def test_missing_labels_and_classes_do_not_affect_weights():
     target = torch.tensor([0, 0, 0, 2, UNLABELLED])
     assert balanced(Schema(outputs=3), target) == pytest.approx((4 / 9, 1, 4 / 3))
     target = torch.tensor([[1.0, 1.0], [0.0, torch.nan], [0.0, 1.0]])
     assert balanced(Schema(kind="binary", outputs=2), target) == (2.0, 1.0)
 
 
-def test_a_model_reads_new_data_with_the_weights_that_it_has_learned_with(tmp_path, capsys):
+def test_new_data_keep_the_weights_of_the_model(tmp_path, capsys):
     data = texts(tmp_path)
     data.open([])
     capsys.readouterr()
@@ -102,7 +102,7 @@ def test_a_model_reads_new_data_with_the_weights_that_it_has_learned_with(tmp_pa
     assert "weigh" not in capsys.readouterr().out
 
 
-def test_numbers_and_links_have_no_classes_to_weigh(tmp_path):
+def test_weights_for_regression_and_links_are_rejected(tmp_path):
     files, root = str(written("csv graphs", tmp_path, {})), str(tmp_path)
     with pytest.raises(UserError, match=r"data\.weights.*label"):
         GraphData(CSVGraphs(files, root=root), weights="balanced").open([])
@@ -111,7 +111,7 @@ def test_numbers_and_links_have_no_classes_to_weigh(tmp_path):
         LinkData(CSVLinks(str(tmp_path), root=root), weights="balanced").open([])
 
 
-def test_beside_a_loss_of_ones_own_they_are_refused(tmp_path):
+def test_weights_with_a_custom_loss_are_rejected(tmp_path):
     data = texts(tmp_path)
     data.open([])
     with pytest.raises(UserError, match=r"data\.weights"):
@@ -121,6 +121,6 @@ def test_beside_a_loss_of_ones_own_they_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "option", ["csv_graphs", "csv_nodes", "graph_files", "graph_file_nodes", "text_classification", "molecules"]
 )
-def test_the_command_asks_for_them_by_one_key_whatever_the_data(option):
+def test_weights_are_the_same_option_for_all_data(option):
     overrides = [f"data={option}", "data.path=here", "data.weights=balanced"]
     assert compose_config(check_command(overrides)).data.weights == "balanced"
