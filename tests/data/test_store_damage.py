@@ -1,8 +1,6 @@
 """Damage to stores: killed builds, changed bytes and outdated metadata are detected and repaired."""
 
-import errno
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -10,82 +8,20 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 
-from gt.data import arrays, files
+from gt.data import files
 from gt.data.encodings import attach
-from gt.data.packed import Graphs, pointers
 from gt.data.store import load, open_or_build, save
-from gt.encodings import Encoding, RandomWalk
-from gt.errors import UserError
-from gt.schema import Schema
+from gt.encodings import RandomWalk
+from tests.data.chunked_store import FORK, NodeNumber, chunks, contents, encoding_rows
 
 DISK_EVENTS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "fcntl.flock"}
-FORK = multiprocessing.get_context("fork")  # starts fast; safe as the tests use no threads
-
-
-@dataclass(frozen=True)
-class NodeNumber(Encoding):
-    """The number of each node, times a factor."""
-
-    factor: int
-    name: str = "number"
-
-    arrays: ClassVar = ("number", "half")
-
-    def key(self) -> dict[str, Any]:
-        return {"name": self.name, "factor": self.factor}
-
-    def compute(self, graphs: Graphs, progress: Any = iter) -> dict[str, np.ndarray]:
-        rows = np.arange(graphs.node_ptr[-1], dtype=np.float32)[:, None] * self.factor
-        return {"number": rows, "half": rows / 2}
-
-    def module(self, width: int, schema: Schema) -> Any:
-        raise NotImplementedError
-
-
-def chunk(start: int, graphs: int) -> Graphs:
-    """Paths of 1 to 5 nodes; numbers grow from chunk to chunk."""
-    sizes = np.arange(start, start + graphs) % 5 + 1
-    nodes, edges = int(sizes.sum()), sizes - 1
-    target = np.concatenate([np.arange(1, n) for n in sizes])
-    return Graphs(
-        pointers(sizes),
-        pointers(edges),
-        np.stack([target - 1, target]),
-        Schema(node_vocab=(2**20,), outputs=2, max_nodes=int(sizes.max())),
-        nodes={"x": np.arange(nodes)[:, None] + start * start, "real": np.linspace(0, 1, nodes, dtype=np.float32)},
-        edges={"edge_attr": np.arange(int(edges.sum()))[:, None] - 7},
-        graphs={"y": np.arange(start, start + graphs)},
-        splits={"train": np.arange(start + graphs - 3), "valid": np.array([start + graphs - 2])},
-        notes={"skipped": start, "why": "naïve"},
-    )
-
-
-def chunks() -> Iterator[Graphs]:
-    for start in range(0, 300, 100):
-        yield chunk(start, 100)
-
-
-def contents(graphs: Graphs) -> dict[str, Any]:
-    """The contents of a store, as plain values."""
-    named = {name: getattr(graphs, name) for name in ("node_ptr", "edge_ptr", "edge_index")}
-    for group in ("nodes", "edges", "graphs", "splits"):
-        named |= {f"{group}.{name}": values for name, values in getattr(graphs, group).items()}
-    plain = {name: (values.dtype.str, values.tolist()) for name, values in named.items()}
-    return plain | {"schema": graphs.schema, "notes": graphs.notes}
-
-
-def encoding_rows(graphs: Graphs) -> dict[str, Any]:
-    """The rows of all encodings for all nodes, as plain values."""
-    rows = np.arange(graphs.node_ptr[-1])
-    return {name: values.take(rows).tolist() for name, values in graphs.encodings.items()}
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +190,7 @@ def rewrite_metadata(folder: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (damage, r"damaged \(nodes\.x\.npy: [\d,]+ bytes instead of [\d,]+\)"),
+        (truncate_x, r"damaged \(nodes\.x\.npy: [\d,]+ bytes instead of [\d,]+\)"),
         (lambda folder: (folder / "edge_ptr.npy").unlink(), r"damaged \(edge_ptr\.npy is missing\)"),
         (lambda folder: (folder / "facts.json").write_text("{"), r"damaged \(facts\.json is not JSON\)"),
         (lambda folder: (folder / "facts.json").write_text("[1]"), r"damaged \(facts\.json: contents changed\)"),
@@ -315,138 +251,3 @@ def test_damaged_encoding_is_recomputed(tmp_path: Path, capsys: pytest.CaptureFi
             )
     path.unlink()  # a .npy without its .json was never completed: no notice
     attach(load(folder), folder, encodings)
-
-
-class LimitedFile:
-    """A file on a disk with a limited number of free bytes, shared by all files."""
-
-    def __init__(self, room: list[int], *args: Any) -> None:
-        self.room, self.file = room, open(*args)  # noqa: SIM115
-
-    def __enter__(self) -> "Handle":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-
-    def write(self, data: Any) -> None:
-        self.room[0] -= memoryview(data).nbytes
-        if self.room[0] < 0:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        self.file.write(data)
-
-    def flush(self) -> None:
-        self.file.flush()
-
-    def fileno(self) -> int:
-        return self.file.fileno()
-
-
-def open_limited(room: list[int], path: Path, mode: str, *rest: Any) -> Any:
-    return open(path, mode, *rest) if mode == "rb" else LimitedFile(room, path, mode, *rest)
-
-
-@pytest.mark.parametrize("room", [0, 1000, 6000, 15000, 20000])
-def test_full_disk_is_reported_and_leaves_no_partial_files(
-    room: int, tmp_path: Path, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "store"
-    with monkeypatch.context() as patch:
-        left = [room]
-        for module in (arrays, files):
-            patch.setattr(module, "open", lambda *args: open_limited(left, *args), raising=False)
-        with pytest.raises(
-            UserError, match=rf"^no space left in {tmp_path}, at least \d+\.\d MB are needed: .* data\.root .*$"
-        ):
-            open_or_build(folder, chunks)
-    assert [path.name for path in tmp_path.iterdir()] == ["store.lock"]
-    graphs = open_or_build(folder, chunks)
-    assert contents(graphs) == expected
-    before = sorted(folder.iterdir())
-    with monkeypatch.context() as patch:
-        left = [min(room, 800)]
-        patch.setattr(files, "open", lambda *args: open_limited(left, *args), raising=False)
-        with pytest.raises(UserError, match=f"^no space left in {folder}, at least"):
-            attach(graphs, folder, [NodeNumber(3)])
-    assert [path for path in sorted(folder.iterdir()) if path.suffix != ".lock"] == before
-    assert "number" in attach(graphs, folder, [NodeNumber(3)]).encodings
-
-
-def test_full_disk_closes_the_generator_of_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    closed = []
-
-    def build() -> Iterator[Graphs]:
-        try:
-            yield from chunks()
-        finally:
-            closed.append(True)
-
-    monkeypatch.setattr(arrays, "open", lambda *args: open_limited([0], *args), raising=False)
-    with pytest.raises(UserError, match="no space left") as raised:
-        open_or_build(tmp_path / "store", build)
-    assert closed
-    assert raised.value  # a reference to the error, which would have kept the generator alive
-
-
-def test_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save(chunks(), tmp_path / "store")
-
-    def fail(*_: Any) -> int:
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    monkeypatch.setattr(os, "open", fail)
-    open_or_build(tmp_path / "store", chunks)  # needs no lock
-    with pytest.raises(UserError, match=rf"^cannot write to {tmp_path} \(Read-only file system\): .* data\.root .*$"):
-        open_or_build(tmp_path / "other", chunks)
-
-
-@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
-def test_file_modes_follow_the_umask(mask: int, tmp_path: Path) -> None:
-    before = os.umask(mask)
-    try:
-        folder = tmp_path / "deep" / "store"
-        attach(open_or_build(folder, chunks), folder, [NodeNumber(3)])
-    finally:
-        os.umask(before)
-    for path in (folder.parent, *folder.parent.rglob("*")):
-        assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~mask, path
-
-
-def test_read_only_lock_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = os.open
-
-    def open_file(path: Any, flags: int, *rest: Any) -> int:
-        if str(path).endswith(".lock") and flags & os.O_RDWR:
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return original(path, flags, *rest)
-
-    (tmp_path / "store.lock").touch()
-    monkeypatch.setattr(os, "open", open_file)
-    open_or_build(tmp_path / "store", chunks)
-
-
-def test_concurrent_processes_wait_for_one_build(
-    tmp_path: Path, expected: dict[str, Any], capfd: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "store"
-    builds, barrier = FORK.Value("i", 0), FORK.Barrier(3)
-
-    def build() -> Iterator[Graphs]:
-        with builds.get_lock():
-            builds.value += 1
-        time.sleep(0.5)
-        yield from chunks()
-
-    def build_and_check() -> None:
-        barrier.wait()
-        assert contents(open_or_build(folder, build)) == expected
-
-    workers = [FORK.Process(target=build_and_check) for _ in range(3)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    assert builds.value == 1
-    assert capfd.readouterr().out == 2 * "waiting for another process that builds store\n"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["store", "store.lock"]
