@@ -44,7 +44,7 @@ def write(folder: Path, labels: object) -> Path:
     return folder
 
 
-def joined(chunks: Iterable[Graphs]) -> Graphs:
+def concatenate(chunks: Iterable[Graphs]) -> Graphs:
     """Concatenate chunks of graphs."""
     parts = list(chunks)
 
@@ -65,7 +65,7 @@ def joined(chunks: Iterable[Graphs]) -> Graphs:
 
 def read(data: OGBGraphs) -> Graphs:
     """All graphs of a dataset, read from its files."""
-    return joined(data.read(data.files()))
+    return concatenate(data.read(data.files()))
 
 
 def molecules(name: str, root: Path) -> Graphs:
@@ -102,7 +102,7 @@ def fails(call: Callable[[], object], *parts: str) -> str:
     return line
 
 
-def official(name: str, root: Path) -> object:
+def open_with_ogb(name: str, root: Path) -> object:
     """A dataset read by OGB's own class, which writes its processed files into ``root``."""
     from numpy.dtypes import Float32DType, Float64DType, Int64DType
     from ogb.graphproppred import PygGraphPropPredDataset

@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix
 TRAIN, VALID, TEST, CLASSES, WORDS = 6, 500, 10, 3, 8  # the reader always takes 500 validation papers
 
 
-def write(raw: Path, name: str) -> None:
+def write_planetoid(raw: Path, name: str) -> None:
     """Write papers on a ring, each with the word of its class and a random one; test papers come last."""
     draw = np.random.default_rng(0)
     papers = TRAIN + VALID + TEST

@@ -114,7 +114,7 @@ def written(source: str, folder: Path, changes: Mapping[str, Change]) -> Path:
     return at
 
 
-def told(source: str, folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+def overrides_of(source: str, folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """The overrides of the configuration ``data`` for a source that is `written`, by key."""
     settings = {"root": str(folder / "root"), **SOURCES[source][2], **options}
     paths = {"path", "root", "dataset.root", "tokenizer"} & settings.keys()
@@ -124,7 +124,7 @@ def told(source: str, folder: Path, options: Mapping[str, Any]) -> dict[str, Any
 def opened(source: str, folder: Path, **options: Any) -> DataModule:
     """Open a source that is `written`, as ``python train.py data=...`` would."""
     config = OmegaConf.create({"data": _config(SOURCES[source][1]).data, "seed": 0})
-    for key, value in told(source, folder, options).items():
+    for key, value in overrides_of(source, folder, options).items():
         of_module = key.split(".")[0] in config.data and key != "source"
         OmegaConf.update(config, f"data.{key}" if of_module else f"data.source.{key}", value)
     data: DataModule = instantiate(config.data)

@@ -31,7 +31,7 @@ m2,-2,train
 TABLES = {"nodes.csv": NODES, "edges.csv": EDGES, "graphs.csv": GRAPHS}
 
 
-def molecules() -> list[Data]:
+def expected_molecules() -> list[Data]:
     """The graphs in `TABLES`, edges in both directions: elements C, N, O are 0, 1, 2; bonds double, single 0, 1."""
     x = [[[0, 0]], [[0, 0], [2, 1]], [[1, 1], [0, 1], [2, 0]]]
     edges: list[list[list[int]]] = [[], [[1, 0], [0, 1]], [[0, 1], [2, 1], [1, 0], [1, 2]]]
@@ -57,7 +57,7 @@ def write(folder: Path, **changed: str | bytes | None) -> Path:
     return folder
 
 
-def pack(path: Path) -> None:
+def gzip_file(path: Path) -> None:
     """Replace a file by its gzipped version."""
     path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
     path.unlink()

@@ -129,7 +129,7 @@ class Random(Source):
         return graphs
 
 
-def opened(root: Path, **options: Any) -> GraphData:
+def open_data(root: Path, **options: Any) -> GraphData:
     data = GraphData(Random(root), **{"batch_size": 8} | options)
     data.open([])
     return data
@@ -138,7 +138,7 @@ def opened(root: Path, **options: Any) -> GraphData:
 @pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("budget", [None, 40])
 def test_loader_yields_each_graph_once(tmp_path, static, budget):
-    data = opened(tmp_path, static=static, batch_nodes=budget)
+    data = open_data(tmp_path, static=static, batch_nodes=budget)
     for split in ("train", "valid"):
         loader = data.loader(split)
         batches = list(loader)
@@ -161,9 +161,9 @@ def test_loader_yields_each_graph_once(tmp_path, static, budget):
 ])  # fmt: skip
 def test_evaluation_batch_size(tmp_path, options, pairs, sizes, monkeypatch):
     monkeypatch.setattr("gt.data.datamodule.PAIRS", pairs)
-    data = opened(tmp_path, **options)
+    data = open_data(tmp_path, **options)
     assert sorted(batch.num_graphs for batch in data.loader("valid")) == sorted(sizes)
-    assert {batch.num_graphs for batch in opened(tmp_path).loader("train")} == {8}
+    assert {batch.num_graphs for batch in open_data(tmp_path).loader("train")} == {8}
 
 
 def test_invalid_batch_nodes_is_rejected(tmp_path):
@@ -183,7 +183,7 @@ class ScheduledNetwork:
 
 
 def test_workers_follow_the_mask_schedule(tmp_path):
-    data = opened(tmp_path, workers=1)
+    data = open_data(tmp_path, workers=1)
     network = ScheduledNetwork()
     data.readings = network
     loader = data.loader("train")
@@ -217,7 +217,7 @@ class Net(pl.LightningModule):
 def test_padding_and_waiting_are_logged(tmp_path, static, monkeypatch):
     clock = iter(range(10**6))  # advances by a second per reading
     monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
-    data = opened(tmp_path, static=static)
+    data = open_data(tmp_path, static=static)
     trainer = pl.Trainer(
         max_epochs=1, callbacks=[Loading()], logger=False, enable_checkpointing=False, accelerator="cpu",
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,

@@ -32,7 +32,7 @@ from gt.graph import GraphBatch, path_graphs
 from gt.masks import Hops
 from gt.schema import Schema
 from tests.data import ogb_files
-from tests.data.test_batch_sampler import opened
+from tests.data.test_batch_sampler import open_data
 from tests.graphs import random_batch
 
 ROOT = Path(__file__).parent.parent.parent
@@ -75,7 +75,7 @@ def test_double_sweep_is_a_lower_bound_and_exact_on_trees(seed):
 
 
 def test_size_and_feature_tables(tmp_path):
-    data = opened(tmp_path)
+    data = open_data(tmp_path)
     found = inspect.contents(data)
     assert found.whole
     assert found.nodes.tolist() == [1 + n % 9 for n in range(60)]
@@ -99,7 +99,7 @@ def test_sizes_of_sampled_batches_exclude_padding():
 
 @pytest.mark.parametrize("kind", ["multiclass", "binary", "regression"])
 def test_label_table_shows_class_balance(tmp_path, kind):
-    data = opened(tmp_path)
+    data = open_data(tmp_path)
     y = {
         "multiclass": np.array([0, 0, 0, 2, -100] * 12),
         "binary": np.array([[1, np.nan], [0, 1], [0, np.nan], [0, 1], [np.nan, 0]] * 12, np.float32),
@@ -282,7 +282,7 @@ def test_unknown_stage_is_rejected():
 
 
 def test_benchmark_loads_the_same_graphs_as_pyg(tmp_path):
-    data = opened(tmp_path)
+    data = open_data(tmp_path)
     for pyg_graph, graph in zip(bench.pyg_graphs(data.graphs, 60), range(60), strict=True):
         ours = data.dataset("train").graphs
         assert pyg_graph.num_nodes == ours.sizes[graph]

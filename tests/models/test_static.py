@@ -37,7 +37,7 @@ from gt.masks import Complete, Hops, VirtualNodes, with_virtual_nodes
 from gt.model import GraphTransformer
 from gt.norms import apply_norm
 from gt.schema import Schema
-from tests.data.test_batch_sampler import opened
+from tests.data.test_batch_sampler import open_data
 from tests.data.test_batching import pack
 from tests.graphs import random_batch, random_graph
 
@@ -246,7 +246,7 @@ def test_dataset_yields_few_shapes_with_masks_prepared():
 
 def test_network_is_compiled_once_per_shape(tmp_path, monkeypatch):
     monkeypatch.setattr(static, "MAX_SHAPES", 3)
-    data = opened(tmp_path, static=True)
+    data = open_data(tmp_path, static=True)
     dense = partial(attention, backend="dense")  # sparse products cannot be compiled
     block = partial(ParallelBlock, local=GatedGCN, attention=dense, feed_forward=feed_forward)
     net = GraphTransformer(data.schema, 8, 1, block, mask=Complete())

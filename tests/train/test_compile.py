@@ -20,7 +20,7 @@ from gt.schema import Schema
 from gt.train import compile as compiling
 from gt.train.checkpoint_files import read
 from gt.train.compile import Compiled
-from tests.data.test_batch_sampler import opened
+from tests.data.test_batch_sampler import open_data
 from tests.graphs import random_batch
 from tests.small_runs import train, write_graphs
 
@@ -59,7 +59,7 @@ def test_a_compiled_network_trains_to_the_same_numbers(written, tmp_path, monkey
         monkeypatch.setattr(nn.Module, "compile", lambda part, mode, **kw: original(part, backend="aot_eager", **kw))
     monkeypatch.setattr("gt.data.static.MAX_SHAPES", 2)
     depth, steps = (2, 20) if written else (1, 3)
-    data = opened(tmp_path, static=True)
+    data = open_data(tmp_path, static=True)
     torch.manual_seed(0)
     net = gps(data.schema, depth)
     twin = gps(data.schema, depth)
@@ -133,7 +133,7 @@ def test_true_compiles_what_is_faster_so_and_a_run_keeps_to_it(seconds, tmp_path
 
 def test_measuring_changes_nothing_of_the_network(tmp_path, monkeypatch):
     monkeypatch.setattr(compiling, "Compiled", Fast)
-    data = opened(tmp_path, static=True)
+    data = open_data(tmp_path, static=True)
     net = gps(data.schema, 1)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     batch = next(iter(data.loader("train")))

@@ -18,7 +18,7 @@ from gt.data.packed import Graphs
 from gt.losses import constant_prediction, loss
 from gt.schema import UNLABELLED
 from gt.train.baseline import baseline
-from tests.data.ogb_files import fails, official, put, read, write_code2
+from tests.data.ogb_files import fails, open_with_ogb, put, read, write_code2
 
 NAMES = ["get the name", "set name", "get a b c d e name", "name name", "zzz get"]
 
@@ -148,7 +148,7 @@ def test_malformed_file_is_reported(root: Path, part: str, text: str, messages: 
 
 def test_real_functions_match_ogb(real_data: Path, tmp_path: Path) -> None:
     shutil.copytree(real_data / "ogb_mini" / "ogbg_code2", tmp_path / "ogbg_code2")
-    graphs, expected_graphs = read(FunctionNames(str(tmp_path))), official("ogbg-code2", tmp_path)
+    graphs, expected_graphs = read(FunctionNames(str(tmp_path))), open_with_ogb("ogbg-code2", tmp_path)
     assert len(graphs) == len(expected_graphs)
     words = graphs.schema.names
     for split, ids in expected_graphs.get_idx_split().items():

@@ -13,7 +13,7 @@ from gt.data.ogb.metric import OGBAccuracy
 from gt.data.ogb.ppa import ProteinAssociations
 from gt.schema import UNLABELLED
 from gt.train.baseline import baseline
-from tests.data.ogb_files import fails, official, put, read, table
+from tests.data.ogb_files import fails, open_with_ogb, put, read, table
 
 SIZES, LINES = [3, 1, 2], [2, 0, 1]
 STRENGTHS = [[0.1, 0.2, 0.333, 0, 0, 1, 0.999], [0.5] * 7, [0.001] * 7]
@@ -47,7 +47,7 @@ def test_graphs_for_any_piece_size(root: Path, monkeypatch: pytest.MonkeyPatch, 
 
 def test_real_graphs_match_ogb(real_data: Path, tmp_path: Path) -> None:
     shutil.copytree(real_data / "ogb_mini" / "ogbg_ppa", tmp_path / "ogbg_ppa")
-    graphs, expected_graphs = read(ProteinAssociations(str(tmp_path))), official("ogbg-ppa", tmp_path)
+    graphs, expected_graphs = read(ProteinAssociations(str(tmp_path))), open_with_ogb("ogbg-ppa", tmp_path)
     assert len(graphs) == len(expected_graphs)
     for g, expected_graph in enumerate(expected_graphs):
         edges = slice(graphs.edge_ptr[g], graphs.edge_ptr[g + 1])

@@ -11,7 +11,7 @@ from gt.data.own.csv_table import read_table
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from tests.data.own.csv_folders import open_data
-from tests.data.tables_of import EDGES, GRAPHS, NODES, TABLES, line_of, molecules, pack, write
+from tests.data.tables_of import EDGES, GRAPHS, NODES, TABLES, expected_molecules, gzip_file, line_of, write
 
 
 def assert_same_batches(store, expected):
@@ -43,7 +43,7 @@ def test_round_trip_of_every_dialect(dialect, tmp_path):
     for name, text in TABLES.items():
         path = folder / name
         if dialect == "gzip":
-            pack(path)
+            gzip_file(path)
         elif dialect == "tabs":
             path.unlink()
             path.with_suffix(".tsv").write_text(text.replace(",", "\t"))
@@ -68,7 +68,7 @@ def test_round_trip_of_every_dialect(dialect, tmp_path):
         elif dialect == "no final newline":
             path.write_text(text.rstrip("\n"))
     store = open_data(folder, undirected=True).graphs
-    assert_same_batches(store, molecules())
+    assert_same_batches(store, expected_molecules())
     assert (store.schema.node_vocab, store.schema.edge_vocab) == ((3, 2), (2,))
     assert (store.schema.level, store.schema.kind, store.schema.max_nodes) == ("graph", "regression", 3)
     assert {split: ids.tolist() for split, ids in store.splits.items()} == {"train": [0, 2], "valid": [1]}
@@ -131,7 +131,7 @@ def test_edges_need_no_graph_column_for_unique_ids(tmp_path):
     nodes = NODES.replace("m3,a", "m3,z")
     edges = "\n".join(",".join(line.split(",")[1:]) for line in EDGES.splitlines())
     store = open_data(write(tmp_path / "csv", nodes=nodes, edges=edges), undirected=True).graphs
-    assert_same_batches(store, molecules())
+    assert_same_batches(store, expected_molecules())
     message = line_of(lambda: open_data(write(tmp_path / "again", edges=edges)))
     assert message == "edges.csv has no column 'graph', but node 'a' is in two graphs"
 
@@ -190,7 +190,7 @@ def test_duplicate_edges_are_dropped_and_counted(tmp_path, capsys):
     assert "  1 duplicate edge left out" in capsys.readouterr().out.splitlines()
     undirected_graphs = open_data(folder, undirected=True).graphs
     assert "  2 duplicate edges left out, in either direction" in capsys.readouterr().out.splitlines()
-    assert_same_batches(undirected_graphs, molecules())
+    assert_same_batches(undirected_graphs, expected_molecules())
     conflicting = write(tmp_path / "other", edges=EDGES + "m1,a,b,double\n")
     assert len(open_data(conflicting).graphs.edge_index[0]) == 4
     line = line_of(lambda: open_data(conflicting, undirected=True))

@@ -13,7 +13,7 @@ from gt.data.graphs import GraphData
 from gt.data.own.graph_files import GraphFiles
 from gt.graph import GraphBatch
 from tests.data.modules import over
-from tests.data.tables_of import line_of, pack
+from tests.data.tables_of import gzip_file, line_of
 
 HEAD = """<?xml version="1.0" encoding="UTF-8"?>
 <graphml xmlns="http://graphml.graphdrawing.org/xmlns">
@@ -95,7 +95,7 @@ def test_round_trip_through_networkx(form, directed, tmp_path):
             nx.write_graphml(graph, folder / f"{number}.graphml")
     if "gzip" in form:
         for path in list(folder.iterdir()):
-            pack(path)
+            gzip_file(path)
     assert_same_batches(open_graphs(folder, tmp_path), to_pyg(graphs))
     assert len(open_graphs(folder / "*[a-z]*", tmp_path)) == len(graphs) if form != "files" else True
 

@@ -36,7 +36,7 @@ from tests.data.sources import (
     Change,
     contents,
     opened,
-    told,
+    overrides_of,
     written,
 )
 from tests.data.tables_of import EDGES, GRAPHS, NODES
@@ -456,7 +456,7 @@ def test_train_script_ends_with_the_error_line(tmp_path: Path) -> None:
         folder.mkdir()
         source_folder = written(source, folder, changes)
         before = contents(folder)
-        keys = [f"data.{key}={value}" for key, value in told(source, folder, {}).items()]
+        keys = [f"data.{key}={value}" for key, value in overrides_of(source, folder, {}).items()]
         command = [sys.executable, str(CONFIGS.parent / "train.py"), f"data={SOURCES[source][1]}", *keys, "logger=csv"]
         result = subprocess.run(
             [*command, f"hydra.run.dir={tmp_path}/run{index}", "trainer.accelerator=cpu"],
