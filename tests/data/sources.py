@@ -22,7 +22,7 @@ CONFIGS = Path(gt.__path__[0]).parent / "configs"
 Change = str | bytes | Callable[[bytes], bytes] | None
 
 MOLECULES = "smiles,logS\n" + "".join(f"{'C' * n}O,{n / 7:.3f}\n" for n in range(1, 31))
-SINGLE_GRAPH = {
+ONE_GRAPH = {
     "nodes.csv": "node,size,label,split\n7,1,u,test\n5,2,v,train\n9,3,,train\n3,2,u,valid\n",
     "edges.csv": "source,target\n7,5\n9,7\n",
 }
@@ -36,7 +36,7 @@ GRAPH = """<graph edgedefault="directed"><data key="l">%d</data>
 <edge source="a" target="b"/></graph>
 """
 GRAPHML = KEYS + "".join(GRAPH % (n % 2) for n in range(10)) + "</graphml>\n"
-NODE_LINK_LINES = [
+LINES = [
     json.dumps(
         {
             "directed": True,
@@ -49,7 +49,7 @@ NODE_LINK_LINES = [
 ]
 TEXT = "".join(f"Line {n} of a text.\n" for n in range(20))
 LABELLED = "text\tlabel\n" + "".join(f"text number {n}\t{n % 2}\n" for n in range(20))
-LABELLED_JSON = "".join(f'{{"text": "text number {n}", "label": {n % 2}}}\n' for n in range(20))
+OBJECTS = "".join(f'{{"text": "text number {n}", "label": {n % 2}}}\n' for n in range(20))
 
 
 def _writer_of(files: Mapping[str, str]) -> Callable[[Path], None]:
@@ -71,12 +71,12 @@ def _write_tu(folder: Path) -> None:
 SOURCES: dict[str, tuple[Callable[[Path], object], str, dict[str, Any]]] = {
     "molecules": (_writer_of({"m.csv": MOLECULES}), "molecules", {"path": "m.csv", "split": "random", "processes": 1}),
     "csv graphs": (tables_of.write, "csv_graphs", {"path": ""}),
-    "csv nodes": (_writer_of(SINGLE_GRAPH), "csv_nodes", {"path": ""}),
+    "csv nodes": (_writer_of(ONE_GRAPH), "csv_nodes", {"path": ""}),
     "graphml": (_writer_of({"g.graphml": GRAPHML}), "graph_files", {"path": "g.graphml"}),
-    "json": (_writer_of({"g.jsonl": "\n".join(NODE_LINK_LINES)}), "graph_files", {"path": "g.jsonl"}),
+    "json": (_writer_of({"g.jsonl": "\n".join(LINES)}), "graph_files", {"path": "g.jsonl"}),
     "text": (_writer_of({"t.txt": TEXT}), "text", {"path": "t.txt", "context": 8}),
     "labelled": (_writer_of({"a.tsv": LABELLED}), "text_classification", {"path": "a.tsv"}),
-    "objects": (_writer_of({"a.jsonl": LABELLED_JSON}), "text_classification", {"path": "a.jsonl"}),
+    "objects": (_writer_of({"a.jsonl": OBJECTS}), "text_classification", {"path": "a.jsonl"}),
     "tu": (_write_tu, "tu", {"dataset.root": "", "dataset.name": "TINY"}),
     "molhiv": (lambda at: ogb_files.write(at / "ogbg_molhiv", [0, 1, 1, 0]), "ogbg_molhiv", {"root": ""}),
     "code2": (
