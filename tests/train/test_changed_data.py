@@ -1,4 +1,4 @@
-"""Files that are edited after a run began: it does not go on with them, nor are rows it has seen taken for held out."""
+"""Data files edited since training: resuming is refused, and training samples never count as held out."""
 
 import signal
 from pathlib import Path
@@ -16,8 +16,8 @@ from tests.small_runs import configured, train, write_graphs
 from tests.train.test_interrupts import stopped
 
 
-def run_of(folder: Path, *overrides: str) -> Path:
-    """The folder of a whole run, as the command leaves it."""
+def train_run(folder: Path, *overrides: str) -> Path:
+    """Train a run; returns its folder, complete as the command leaves it."""
     train(folder, *overrides)
     with configured(folder, *overrides) as cfg:
         (folder / ".hydra").mkdir()
@@ -25,36 +25,36 @@ def run_of(folder: Path, *overrides: str) -> Path:
     return folder
 
 
-def edit(overrides: list[str]) -> None:
-    """Take the first graph out of the file."""
+def remove_first_graph(overrides: list[str]) -> None:
+    """Remove the first graph from the data file."""
     path = Path(overrides[0].partition("=")[2])
     path.write_text(path.read_text().partition("\n")[2])
 
 
-def test_a_run_does_not_go_on_with_other_data(tmp_path):
+def test_resuming_with_changed_data_is_rejected(tmp_path):
     data = write_graphs(tmp_path)
     stopped((Task, "training_step", 3), signal.SIGTERM, tmp_path / "run", *data)
     original = (tmp_path / "graphs.jsonl").read_text()
-    edit(data)
+    remove_first_graph(data)
     with pytest.raises(UserError, match=r"changed .*\(file"):
         train(tmp_path / "run", *data, resume=True)
     (tmp_path / "graphs.jsonl").write_text(original)
     train(tmp_path / "run", *data, resume=True)
 
 
-def test_a_split_of_other_data_is_not_that_which_was_held_out(tmp_path, capsys):
+def test_split_of_changed_data_is_not_held_out(tmp_path, capsys):
     data = write_graphs(tmp_path)
-    run = run_of(tmp_path / "run", *data, "trainer.max_epochs=1")
+    run = train_run(tmp_path / "run", *data, "trainer.max_epochs=1")
     predict([str(run)])
-    edit(data)
-    for ask in (
+    remove_first_graph(data)
+    for command in (
         lambda: predict([str(run)]),
         lambda: predict([str(run), "--split", "valid"]),
         lambda: explain([str(run)]),
     ):
         with pytest.raises(UserError, match="--split all"):
-            ask()
-    other = run_of(tmp_path / "other", *data, "trainer.max_epochs=1")
+            command()
+    other = train_run(tmp_path / "other", *data, "trainer.max_epochs=1")
     predict([str(other)])
     with pytest.raises(UserError, match="--split all"):
         predict([str(other), str(run)])
@@ -64,7 +64,7 @@ def test_a_split_of_other_data_is_not_that_which_was_held_out(tmp_path, capsys):
     assert capsys.readouterr().out.count("91 predictions") == 2
 
 
-def test_what_programs_made_them_by_makes_no_other_data():
+def test_check_data_ignores_versions_and_renamed_files():
     check_data('{"file": 1, "version": 1}', '{"file": 1, "version": 2, "rdkit": "x"}', "")
     check_data(None, '{"file": 1}', "")
     check_data('{"files": {"0 a.json": "x", "1 b.json": "y"}}', '{"files": {"0 a.json": "x", "1 c.json": "y"}}', "")
@@ -79,19 +79,19 @@ def test_what_programs_made_them_by_makes_no_other_data():
     [
         ([], False), (["data.workers=2", "data.root=x"], False), (["data.source.fold=1"], False),
         (["data.split_seed=1"], False), (["data.valid=0.2"], False),
-        (["data.test=40"], True),  # so many samples of a puzzle
+        (["data.test=40"], True),  # number of samples of a puzzle
         (["data.path=x"], True), (["data.path=x", "data.fold=1"], True), (["data=text"], True),
     ],
 )  # fmt: skip
-def test_data_are_new_but_where_the_same_are_dealt_out_anew(overrides, new):
+def test_split_options_do_not_choose_new_data(overrides, new):
     assert chooses_new_data(overrides) == new
 
 
-def test_what_one_fold_holds_out_another_was_trained_on(tmp_path, capsys):
+def test_samples_of_another_fold_are_not_held_out(tmp_path, capsys):
     data = [*write_graphs(tmp_path), "data.source.folds=3", "trainer.max_epochs=1"]
-    first, other = (run_of(tmp_path / str(n), *data, f"data.source.fold={n}") for n in (0, 1))
+    first, other = (train_run(tmp_path / str(n), *data, f"data.source.fold={n}") for n in (0, 1))
     predict([str(first)])
-    for ask in (
+    for command in (
         lambda: predict([str(first), str(other), "--split", "test"]),
         lambda: predict([str(first), "data.source.fold=1", "--split", "test"]),
         lambda: predict([str(first), "data.source.fold=1"]),
@@ -99,8 +99,8 @@ def test_what_one_fold_holds_out_another_was_trained_on(tmp_path, capsys):
         lambda: explain([str(first), "data.source.fold=1"]),
     ):
         with pytest.raises(UserError, match=r"data\.fold"):
-            ask()
+            command()
     predict([str(first), str(other), "--split", "all"])
-    older = '{"files": ["a"]}'  # of a version that kept no folds
-    check_data(older, '{"files": ["a"], "data.fold": {"folds": 3, "fold": 0, "seed": 0}}', "")
+    without_folds = '{"files": ["a"]}'  # by a version that did not record folds
+    check_data(without_folds, '{"files": ["a"], "data.fold": {"folds": 3, "fold": 0, "seed": 0}}', "")
     capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Checkpoint files: whole or not at all, checked when read, on any filesystem."""
+"""Checkpoint files: written atomically on any filesystem, and verified when read."""
 
 import os
 import random
@@ -23,7 +23,7 @@ from tests.small_runs import train, write_graphs
 ROOT = Path(__file__).parents[2]
 
 
-def checkpoint(value: float = 0.0, size: int = 1000) -> dict:
+def make_checkpoint(value: float = 0.0, size: int = 1000) -> dict:
     return {
         "state_dict": {"net.w": torch.full((size,), value)},
         "hyper_parameters": {"config": {}, "schema": {}},
@@ -31,17 +31,17 @@ def checkpoint(value: float = 0.0, size: int = 1000) -> dict:
     }
 
 
-def flip(path: Path, count: int, seed: int = 0) -> None:
-    """Flip a bit of so many bytes of a file."""
+def flip_bits(path: Path, count: int, seed: int = 0) -> None:
+    """Flip a bit in each of some random bytes of a file."""
     raw, draw = bytearray(path.read_bytes()), random.Random(seed)
-    for place in draw.sample(range(len(raw)), count):
-        raw[place] ^= 1 << draw.randrange(8)
+    for index in draw.sample(range(len(raw)), count):
+        raw[index] ^= 1 << draw.randrange(8)
     path.write_bytes(raw)
 
 
 @contextmanager
-def files_of_at_most(size: int):
-    """The system refuses to let a file grow further, as on a full disk."""
+def file_size_limit(size: int):
+    """Limit the size of files that this process writes, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
@@ -52,39 +52,39 @@ def files_of_at_most(size: int):
         signal.signal(signal.SIGXFSZ, before)
 
 
-def test_what_is_written_is_read_and_the_one_before_is_kept(tmp_path):
+def test_write_keeps_the_previous_checkpoint(tmp_path):
     last, previous = tmp_path / "new" / "last.ckpt", tmp_path / "new" / "previous.ckpt"
     for value in (1, 2, 3):
-        write(checkpoint(value), last, [previous])
+        write(make_checkpoint(value), last, [previous])
     assert (read(last)["epoch"], read(previous)["epoch"]) == (3, 2)
     assert sorted(path.name for path in last.parent.iterdir()) == ["last.ckpt", "previous.ckpt"]
 
 
 @pytest.mark.parametrize("keep", [1, 3])
-def test_the_last_few_are_kept_the_newest_first(keep, tmp_path):
-    last, before = tmp_path / "last.ckpt", older(tmp_path, keep)
+def test_most_recent_checkpoints_are_kept(keep, tmp_path):
+    last, older_paths = tmp_path / "last.ckpt", older(tmp_path, keep)
     for value in range(1, 6):
-        write(checkpoint(value), last, before)
+        write(make_checkpoint(value), last, older_paths)
     assert [read(path)["epoch"] for path in present(tmp_path)] == [5, 4, 3][:keep]
-    last.unlink()  # as after a kill between the two moves: those before stay where they are
-    write(checkpoint(6), last, before)
+    last.unlink()  # as after a kill between the two renames: older ones stay in place
+    write(make_checkpoint(6), last, older_paths)
     assert [read(path)["epoch"] for path in present(tmp_path)] == [6, 4, 3][:keep]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_flipped_bytes_are_noticed(seed, tmp_path):
+def test_flipped_bytes_are_detected(seed, tmp_path):
     path = tmp_path / "best.ckpt"
-    write(checkpoint(size=100_000), path)
-    flip(path, 64, seed)
-    for reading in (read, gt.load):
+    write(make_checkpoint(size=100_000), path)
+    flip_bits(path, 64, seed)
+    for load in (read, gt.load):
         with pytest.raises(UserError, match=r"best\.ckpt") as caught:
-            reading(path)
+            load(path)
         assert "damaged" in str(caught.value) or "not a checkpoint" in str(caught.value)
 
 
-def test_one_flipped_bit_of_the_weights_is_noticed(tmp_path):
+def test_single_flipped_bit_in_weights_is_detected(tmp_path):
     path = tmp_path / "best.ckpt"
-    write(checkpoint(1.0, size=100_000), path)
+    write(make_checkpoint(1.0, size=100_000), path)
     raw = bytearray(path.read_bytes())
     raw[len(raw) // 2] ^= 1
     path.write_bytes(raw)
@@ -94,7 +94,7 @@ def test_one_flipped_bit_of_the_weights_is_noticed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "is empty"),
         (b"not a checkpoint", "is not a checkpoint of this program"),
@@ -104,10 +104,10 @@ def test_one_flipped_bit_of_the_weights_is_noticed(tmp_path):
         ("code", "is not a checkpoint of this program"),
     ],
 )
-def test_what_is_no_checkpoint_is_one_line_that_names_the_file(content, said, tmp_path):
+def test_invalid_file_is_reported_in_one_line(content, message, tmp_path):
     path = tmp_path / "best.ckpt"
     if content == "half":
-        write(checkpoint(), path)
+        write(make_checkpoint(), path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     elif content == "tensor":
         torch.save(torch.ones(3), path)
@@ -120,25 +120,25 @@ def test_what_is_no_checkpoint_is_one_line_that_names_the_file(content, said, tm
     with pytest.raises(UserError) as caught:
         gt.load(path)
     assert str(path) in str(caught.value)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in caught.value.args[0]
 
 
-def test_a_full_disk_is_one_line_with_the_files_own_name_and_leaves_what_was_there(tmp_path):
+def test_failed_write_keeps_existing_checkpoints(tmp_path):
     last, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
-    write(checkpoint(1), last, [previous])
-    write(checkpoint(2), last, [previous])
-    with files_of_at_most(50_000), pytest.raises(UserError) as caught:
-        write(checkpoint(3, size=100_000), last, [previous])
+    write(make_checkpoint(1), last, [previous])
+    write(make_checkpoint(2), last, [previous])
+    with file_size_limit(50_000), pytest.raises(UserError) as caught:
+        write(make_checkpoint(3, size=100_000), last, [previous])
     assert str(last) in str(caught.value)
-    assert os.strerror(27) in str(caught.value)  # EFBIG: what this limit says where a disk says ENOSPC
+    assert os.strerror(27) in str(caught.value)  # EFBIG: the error of this limit; that of a full disk is ENOSPC
     assert (read(last)["epoch"], read(previous)["epoch"]) == (2, 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "previous.ckpt"]
 
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A filesystem of its own, of 4 MB."""
+    """A separate filesystem of 4 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if (
@@ -152,16 +152,16 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_disk_that_fills_up_leaves_the_checkpoint_before(small_disk):
+def test_full_disk_keeps_the_previous_checkpoint(small_disk):
     last = small_disk / "last.ckpt"
-    write(checkpoint(1), last)
+    write(make_checkpoint(1), last)
     with pytest.raises(UserError, match=r"disk/last\.ckpt cannot be written: No space left on device"):
-        write(checkpoint(2, size=2_000_000), last)
+        write(make_checkpoint(2, size=2_000_000), last)
     assert read(last)["epoch"] == 1
     assert [path.name for path in small_disk.iterdir()] == ["last.ckpt"]
 
 
-def test_a_run_whose_disk_fills_up_ends_with_the_checkpoint_before(small_disk, tmp_path):
+def test_run_on_full_disk_keeps_previous_checkpoints(small_disk, tmp_path):
     """Two files of 1.4 MB fit, a third does not."""
     data = write_graphs(tmp_path)
     with pytest.raises(UserError, match=r"run/checkpoints/last\.ckpt cannot be written: No space left on device"):
@@ -171,10 +171,10 @@ def test_a_run_whose_disk_fills_up_ends_with_the_checkpoint_before(small_disk, t
     assert read(newest(small_disk / "run" / "checkpoints"))["global_step"] == 2
 
 
-def test_a_folder_that_may_not_be_written_to_is_one_line(tmp_path):
+def test_unwritable_folder_is_reported(tmp_path):
     (tmp_path / "checkpoints").write_text("a file where the folder should be")
     with pytest.raises(UserError, match=r"checkpoints/last\.ckpt cannot be written"):
-        write(checkpoint(), tmp_path / "checkpoints" / "last.ckpt")
+        write(make_checkpoint(), tmp_path / "checkpoints" / "last.ckpt")
 
 
 WRITER = """
@@ -191,8 +191,8 @@ while True:
 """
 
 
-def test_a_process_killed_while_it_writes_leaves_whole_files(tmp_path):
-    """In another filesystem than the temporary folder's, where there is one."""
+def test_killed_writer_leaves_complete_files(tmp_path):
+    """On another filesystem than that of the temporary folder, if there is one."""
     elsewhere = os.access("/dev/shm", os.W_OK)
     folder = Path("/dev/shm") / f"gt-test-{os.getpid()}" if elsewhere else tmp_path / "checkpoints"
     last, previous = folder / "last.ckpt", folder / "previous.ckpt"
@@ -206,11 +206,11 @@ def test_a_process_killed_while_it_writes_leaves_whole_files(tmp_path):
             process.stdout.readline()
         time.sleep(draw.random() * 0.1)
         process.kill()
-        done = [int(line) for line in process.stdout.read().split()]
+        written = [int(line) for line in process.stdout.read().split()]
         process.wait()
-        whole = read(newest(folder))
-        assert whole["epoch"] >= max(done, default=2)
-        assert torch.equal(whole["state_dict"]["w"], torch.full((3_000_000,), float(whole["epoch"])))
+        saved = read(newest(folder))
+        assert saved["epoch"] >= max(written, default=2)
+        assert torch.equal(saved["state_dict"]["w"], torch.full((3_000_000,), float(saved["epoch"])))
         clean(folder)
         assert {path.name for path in folder.iterdir()} <= {"last.ckpt", "previous.ckpt"}
     finally:
@@ -218,12 +218,12 @@ def test_a_process_killed_while_it_writes_leaves_whole_files(tmp_path):
         shutil.rmtree(folder)
 
 
-def test_the_newest_whole_checkpoint_is_the_one_to_go_on_from(tmp_path, capsys):
+def test_newest_skips_damaged_checkpoints(tmp_path, capsys):
     for name, value in (("best", 1), ("previous", 2), ("last", 3)):
-        write(checkpoint(value), tmp_path / f"{name}.ckpt")
+        write(make_checkpoint(value), tmp_path / f"{name}.ckpt")
     assert newest(tmp_path) == tmp_path / "last.ckpt"
     assert capsys.readouterr().out == ""
-    flip(tmp_path / "last.ckpt", 64)
+    flip_bits(tmp_path / "last.ckpt", 64)
     assert newest(tmp_path) == tmp_path / "previous.ckpt"
     (line,) = capsys.readouterr().out.splitlines()
     assert "last.ckpt" in line
@@ -237,6 +237,6 @@ def test_the_newest_whole_checkpoint_is_the_one_to_go_on_from(tmp_path, capsys):
         newest(tmp_path)
 
 
-def test_a_folder_without_checkpoints_has_none_to_go_on_from(tmp_path):
+def test_newest_of_empty_folder_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no checkpoint in"):
         newest(tmp_path)

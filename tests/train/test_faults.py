@@ -16,7 +16,7 @@ import pytest
 from gt.train.checkpoint_files import newest, read
 from tests.random_signals import differences
 from tests.small_runs import TINY, write_graphs
-from tests.train.test_checkpoint_files import flip
+from tests.train.test_checkpoint_files import flip_bits
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="injects faults as Linux has them")]
 ROOT = Path(__file__).parents[2]
@@ -39,7 +39,7 @@ def tear(*names: str) -> Callable[[Path], None]:
 
 
 def flip_checkpoint(folder: Path) -> None:
-    flip(folder / "run" / "checkpoints" / "last.ckpt", 64)
+    flip_bits(folder / "run" / "checkpoints" / "last.ckpt", 64)
 
 
 def hide(folder: Path) -> None:
@@ -52,7 +52,7 @@ def unhide(folder: Path) -> None:
 
 
 def flip_store(folder: Path) -> None:
-    flip(next(folder.glob("stores/*/*.npy")), 64)
+    flip_bits(next(folder.glob("stores/*/*.npy")), 64)
 
 
 def writable(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A language model that reads ahead is refused before it is trained, whichever part of it does."""
+"""The causality check of language models: which masks, layers and encodings pass, and what an error names."""
 
 from functools import partial
 
@@ -34,7 +34,7 @@ class Both(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.gate = nn.Parameter(torch.zeros(width))  # reads ahead only once it is trained
+        self.gate = nn.Parameter(torch.zeros(width))  # reads later tokens only once trained
 
     def forward(self, state, batch, pairs):
         x = state.x
@@ -44,7 +44,7 @@ class Both(nn.Module):
 
 
 class MeanOfText(LearnedPositions):
-    """An encoding that tells each token of the whole text."""
+    """An encoding that shows each token the whole text."""
 
     def nodes(self, batch):
         mean = batch.x.new_zeros(batch.num_graphs, 1).index_add(0, batch.batch, batch.x).float()
@@ -52,13 +52,13 @@ class MeanOfText(LearnedPositions):
 
 
 class NextState(Head):
-    """A head that looks at the next token too."""
+    """A head that also reads the next token."""
 
     def forward(self, x, batch):
         return super().forward(x + x.roll(-1, 0), batch)
 
 
-AHEAD = {
+NON_CAUSAL = {
     "complete": ({"mask": Complete()}, r"Complete\(\)"),
     "all hops": ({"mask": Hops(None)}, r"Complete\(\)"),
     "window": ({"mask": Window(2)}, "Window"),
@@ -94,15 +94,15 @@ CAUSAL = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("options", "named"), AHEAD.values(), ids=AHEAD)
-def test_what_reads_ahead_is_refused_by_name(options, named):
+@pytest.mark.parametrize(("options", "named"), NON_CAUSAL.values(), ids=NON_CAUSAL)
+def test_non_causal_part_is_rejected_by_name(options, named):
     with pytest.raises(UserError, match=named) as caught:
         check_causal(model(**options), CONTEXT)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("options", CAUSAL.values(), ids=CAUSAL)
-def test_what_does_not_is_left_as_it_was(options):
+def test_causal_network_passes_unchanged(options):
     torch.manual_seed(0)
     net = model(**options)
     before, state = {name: value.clone() for name, value in net.state_dict().items()}, torch.get_rng_state()
@@ -111,15 +111,15 @@ def test_what_does_not_is_left_as_it_was(options):
     assert net.training
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert not any(getattr(block.attention, "used", None) for block in net.blocks if hasattr(block, "attention"))
-    # brute force: what is said of each token, while one after another changes
+    # brute force: changing a token leaves the predictions before it unchanged
     batch, net = path_graphs([7]), net.eval()
     batch.x = torch.arange(7)[:, None]
     with torch.no_grad():
-        whole = net(batch)
-        for place in range(7):
-            batch.x = torch.arange(7)[:, None] + 3 * (torch.arange(7) == place)[:, None]
-            torch.testing.assert_close(net(batch)[:place], whole[:place])
+        original = net(batch)
+        for position in range(7):
+            batch.x = torch.arange(7)[:, None] + 3 * (torch.arange(7) == position)[:, None]
+            torch.testing.assert_close(net(batch)[:position], original[:position])
 
 
-def test_a_text_of_one_token_has_nothing_ahead():
+def test_single_token_text_is_always_causal():
     check_causal(model(Complete()), 1)
