@@ -1,4 +1,4 @@
-"""Compiled networks: the same numbers, once a shape, without backends that cannot be traced, where that is faster."""
+"""torch.compile: the same results, no backends that cannot be traced, and used only where it is faster."""
 
 import json
 from functools import partial
@@ -25,7 +25,7 @@ from tests.graphs import random_batch
 from tests.small_runs import train, write_graphs
 
 
-def gps(schema: Schema, depth: int, backend: str = "auto") -> GraphTransformer:
+def build_gps(schema: Schema, depth: int, backend: str = "auto") -> GraphTransformer:
     block = partial(
         ParallelBlock,
         local=GatedGCN,
@@ -36,8 +36,8 @@ def gps(schema: Schema, depth: int, backend: str = "auto") -> GraphTransformer:
     return GraphTransformer(schema, 8, depth, block, mask=Complete())
 
 
-def losses(data, net: GraphTransformer, steps: int) -> list[float]:
-    """Of so many steps of training."""
+def train_losses(data, net: GraphTransformer, steps: int) -> list[float]:
+    """The training loss of each of some steps."""
     optimizer, out, data.readings = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9), [], net.readings
     while len(out) < steps:
         loader = data.loader("train")
@@ -51,64 +51,64 @@ def losses(data, net: GraphTransformer, steps: int) -> list[float]:
     return out[:steps]
 
 
-@pytest.mark.parametrize("written", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_compiled_network_trains_to_the_same_numbers(written, tmp_path, monkeypatch):
-    """Traced alone, which is quick, and written as a program of its own."""
-    if not written:
+@pytest.mark.parametrize("code_generation", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_compiled_network_trains_to_the_same_numbers(code_generation, tmp_path, monkeypatch):
+    """With tracing alone, which is quick, and with generated code."""
+    if not code_generation:
         original = nn.Module.compile
         monkeypatch.setattr(nn.Module, "compile", lambda part, mode, **kw: original(part, backend="aot_eager", **kw))
     monkeypatch.setattr("gt.data.static.MAX_SHAPES", 2)
-    depth, steps = (2, 20) if written else (1, 3)
+    depth, steps = (2, 20) if code_generation else (1, 3)
     data = open_data(tmp_path, static=True)
     torch.manual_seed(0)
-    net = gps(data.schema, depth)
-    twin = gps(data.schema, depth)
+    net = build_gps(data.schema, depth)
+    twin = build_gps(data.schema, depth)
     twin.load_state_dict(net.state_dict())
     torch._dynamo.reset()
-    now = Compiled(net)
-    torch.testing.assert_close(losses(data, net, steps), losses(data, twin, steps), rtol=1e-5, atol=1e-5)
+    compiled = Compiled(net)
+    torch.testing.assert_close(train_losses(data, net, steps), train_losses(data, twin, steps), rtol=1e-5, atol=1e-5)
     assert net.state_dict().keys() == twin.state_dict().keys()
-    assert "break" not in now.summary()
-    for (name, ours), theirs in zip(net.state_dict().items(), twin.state_dict().values(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5, msg=name)
-    assert all(not layer.used for layer in now.layers)  # counts are of those that are not compiled
-    now.undo()
-    losses(data, net, 1)
-    assert all(layer.used for layer in now.layers)
+    assert "break" not in compiled.summary()
+    for (name, value), expected in zip(net.state_dict().items(), twin.state_dict().values(), strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5, msg=name)
+    assert all(not layer.used for layer in compiled.layers)  # backends are counted only in layers that are not compiled
+    compiled.undo()
+    train_losses(data, net, 1)
+    assert all(layer.used for layer in compiled.layers)
 
 
-def test_what_cannot_be_traced_is_left_out():
+def test_backends_that_cannot_be_traced_are_excluded():
     batch = random_batch((2000, 1500), density=0.001)
     plain = choose(Hops(1)(batch), Demand())
     assert plain in ("sparse", "listed")
     assert choose(Hops(1)(batch), Demand(compiled=True)) not in ("sparse", "native", "listed", "triton")
-    net = gps(Schema(node_vocab=(4,)), 1)
-    now = Compiled(net)
+    net = build_gps(Schema(node_vocab=(4,)), 1)
+    compiled = Compiled(net)
     assert {demand.compiled for _, demand in net.readings()} == {True}
-    now.undo()
+    compiled.undo()
     assert {demand.compiled for _, demand in net.readings()} == {False}
     with pytest.raises(UserError, match="sparse"):
-        Compiled(gps(Schema(node_vocab=(4,)), 1, "sparse"))
+        Compiled(build_gps(Schema(node_vocab=(4,)), 1, "sparse"))
 
 
-def test_a_batch_is_traced_whole_whatever_is_known_of_it_beforehand(monkeypatch):
+def test_batch_without_cached_indices_is_traced_in_one_graph(monkeypatch):
     original = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda part, mode, **kw: original(part, backend="eager", **kw))
     batch = random_batch((3, 5))
     batch.x = batch.x[:, :1] * 0
     torch._dynamo.reset()
-    net = gps(Schema(node_vocab=(4,)), 1)
-    now = Compiled(net)
+    net = build_gps(Schema(node_vocab=(4,)), 1)
+    compiled = Compiled(net)
     for mask, demand in net.readings():
         prepare(mask(batch), demand)  # as a loader does
     for index in ("edge_mask", "slot", "rowptr"):
         vars(batch).pop(index)
     net(batch)
-    assert now.summary() == "compiled 1 graph"
+    assert compiled.summary() == "compiled 1 graph"
 
 
-class Fast(compiling.Compiled):
-    """Compiles nothing."""
+class CompiledStub(compiling.Compiled):
+    """Compiles nothing, so that tests are fast."""
 
     def __init__(self, net: nn.Module, mode: str = "default") -> None:
         self.layers, self.parts, self.mode = [], [], mode
@@ -116,25 +116,25 @@ class Fast(compiling.Compiled):
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.3])
-def test_true_compiles_what_is_faster_so_and_a_run_keeps_to_it(seconds, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(compiling, "Compiled", Fast)
+def test_true_compiles_only_if_faster(seconds, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(compiling, "Compiled", CompiledStub)
     times = iter([{"as it is": 0.2, "compiled": seconds}])
     monkeypatch.setattr(compiling, "time_steps", lambda *_: next(times))
     static = []
     monkeypatch.setattr(GraphData, "go_by_shapes", lambda self, on: static.append(on))
     train(tmp_path / "run", *write_graphs(tmp_path), "trainer.compile=true", "trainer.max_epochs=1")
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "compile.json").read_text())["compiled"] == seconds
-    assert f"{1e3 * seconds:.1f} ms compiled, 200.0 ms as it is" in said
+    assert f"{1e3 * seconds:.1f} ms compiled, 200.0 ms as it is" in output
     assert static == ([True] if seconds < 0.2 else [True, False])
-    assert ("blocks are compiled" in said, "not compiled" in said) == (seconds < 0.2, seconds > 0.2)
+    assert ("blocks are compiled" in output, "not compiled" in output) == (seconds < 0.2, seconds > 0.2)
     assert not any("orig_mod" in name for name in read(tmp_path / "run" / "checkpoints" / "best.ckpt")["state_dict"])
 
 
-def test_measuring_changes_nothing_of_the_network(tmp_path, monkeypatch):
-    monkeypatch.setattr(compiling, "Compiled", Fast)
+def test_timing_leaves_the_network_unchanged(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiling, "Compiled", CompiledStub)
     data = open_data(tmp_path, static=True)
-    net = gps(data.schema, 1)
+    net = build_gps(data.schema, 1)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     batch = next(iter(data.loader("train")))
     state = torch.random.get_rng_state()
@@ -146,7 +146,7 @@ def test_measuring_changes_nothing_of_the_network(tmp_path, monkeypatch):
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
-def test_batches_of_any_shape_are_refused_and_so_is_measuring_on_each_of_several(tmp_path, monkeypatch):
+def test_unsupported_compile_options_are_rejected(tmp_path, monkeypatch):
     task = SimpleNamespace(compile="default", world_size=2)
     with pytest.raises(UserError, match="Clusters"):
         compiling.compile_network(task, nn.Linear(1, 1), SimpleNamespace(sampler=Clusters()), tmp_path)

@@ -1,4 +1,4 @@
-"""The best answer that ignores its input: that no other constant has a lower loss, whatever the loss weighs."""
+"""The best constant prediction: no other constant has a lower loss, with or without class weights."""
 
 import itertools
 import math
@@ -13,31 +13,31 @@ from gt.schema import Schema
 from tests.train.test_metrics import NAN, measured, numbers
 
 
-def test_the_constant_of_classes_is_their_frequency():
+def test_multiclass_constant_is_the_class_frequencies():
     schema = Schema(kind="multiclass", outputs=4)
     target = torch.tensor([2] * 500 + [0] * 300 + [1] * 200)  # class 3 does not occur
     constant = constant_prediction(schema, target)
-    everywhere = constant.expand(len(target), -1)
+    predictions = constant.expand(len(target), -1)
     assert constant.exp().sum() == pytest.approx(1)
     entropy = -sum(p * math.log(p) for p in (0.5, 0.3, 0.2))
-    assert entropy < loss(schema, everywhere, target) < entropy + 0.005
-    assert torch.isfinite(loss(schema, constant[None], torch.tensor([3])))  # what was never seen is not impossible
-    assert measured(schema, (everywhere, target))["accuracy"] == 0.5
+    assert entropy < loss(schema, predictions, target) < entropy + 0.005
+    assert torch.isfinite(loss(schema, constant[None], torch.tensor([3])))  # an unseen class is not impossible
+    assert measured(schema, (predictions, target))["accuracy"] == 0.5
 
 
-def test_the_constant_of_yes_or_no_is_the_log_odds():
+def test_binary_constant_is_the_log_odds():
     schema = Schema(kind="binary", outputs=2)
     target = torch.tensor([[1.0, 0.0], [0.0, NAN], [0.0, 0.0], [0.0, 1.0], [NAN, NAN]])
     constant = constant_prediction(schema, target)
     assert constant.tolist() == pytest.approx([math.log(1 / 3), math.log(1 / 2)])
     best = loss(schema, constant.expand(5, -1), target)
-    for step in itertools.product((-0.1, 0.1), repeat=2):
-        assert loss(schema, (constant + torch.tensor(step)).expand(5, -1), target) > best
+    for change in itertools.product((-0.1, 0.1), repeat=2):
+        assert loss(schema, (constant + torch.tensor(change)).expand(5, -1), target) > best
     assert measured(schema, (constant.expand(5, -1), target))["auroc"] == 0.5
 
 
 @pytest.mark.parametrize(("kind", "outputs"), [("binary", 2), ("multiclass", 3)])
-def test_under_weights_of_classes_the_constant_is_the_best_by_the_weighted_loss(kind, outputs):
+def test_constant_minimises_the_class_weighted_loss(kind, outputs):
     schema = Schema(kind=kind, outputs=outputs, weights=(0.2, 5.0, 1.5)[:outputs])
     _, target = numbers(kind, outputs, rows=2000)
     best = float(loss(schema, constant_prediction(schema, target).expand(2000, -1), target))
@@ -55,7 +55,7 @@ def test_under_weights_of_classes_the_constant_is_the_best_by_the_weighted_loss(
     assert best == pytest.approx(float(closure()), abs=1e-4)
 
 
-def test_by_a_loss_of_ones_own_the_constant_is_the_better_of_mean_and_median():
+def test_constant_under_custom_loss_is_mean_or_median():
     schema, target = Schema(kind="regression"), torch.tensor([[1.0], [2.0], [90.0]])
     assert constant_prediction(schema, target, torch.nn.MSELoss()).tolist() == [31.0]
     assert constant_prediction(replace(schema, squared=True), target, torch.nn.L1Loss()).tolist() == [2.0]
@@ -63,7 +63,7 @@ def test_by_a_loss_of_ones_own_the_constant_is_the_better_of_mean_and_median():
     assert constant_prediction(squares, target).tolist() == pytest.approx([180 ** (1 / 3)])
 
 
-def test_the_constant_of_numbers_is_the_median():
+def test_regression_constant_is_the_median():
     schema = Schema(kind="regression", outputs=2)
     target = torch.tensor([[1.0, NAN], [2.0, 5.0], [90.0, 7.0], [NAN, -50.0]])
     constant = constant_prediction(schema, target)
@@ -77,7 +77,7 @@ def test_the_constant_of_numbers_is_the_median():
 
 
 @pytest.mark.parametrize("kind", ["binary", "regression"])
-def test_an_output_without_labels_or_with_one_answer_has_a_finite_constant(kind):
+def test_unlabelled_or_single_class_outputs_have_finite_constants(kind):
     target = torch.tensor([[NAN, 1.0, 0.0], [NAN, 1.0, 0.0]])
     schema = Schema(kind=kind, outputs=3)
     constant = constant_prediction(schema, target)

@@ -1,4 +1,4 @@
-"""A run that other processes slow down says so, once."""
+"""The warning that other processes compete for the CPU cores: when it is given, and that it is given once."""
 
 from types import SimpleNamespace
 
@@ -13,9 +13,7 @@ from tests.small_runs import train, write_graphs
     ("rate", "share", "threads", "lines"),
     [(40.0, 0.6, 2, 0), (60.0, 0.6, 2, 1), (60.0, 0.9, 2, 0), (40.0, 0.6, 16, 0), (400.0, 0.6, 1, 0)],
 )
-def test_it_goes_by_how_often_a_thread_loses_its_core_and_for_how_long(
-    rate, share, threads, lines, monkeypatch, capsys
-):
+def test_warning_depends_on_preemptions_and_cpu_usage(rate, share, threads, lines, monkeypatch, capsys):
     now = SimpleNamespace(seconds=100.0)
     clocks = {"monotonic": lambda: now.seconds, "process_time": lambda: share * threads * now.seconds}
     monkeypatch.setattr(contention, "time", SimpleNamespace(**clocks))
@@ -27,11 +25,11 @@ def test_it_goes_by_how_often_a_thread_loses_its_core_and_for_how_long(
     for _ in range(100):
         now.seconds += 1.0
         callback.on_train_batch_end(trainer, module, None, None, 0)
-    said = capsys.readouterr().out
-    assert said.count("OMP_NUM_THREADS=1 ") == said.count("\n") == lines
+    output = capsys.readouterr().out
+    assert output.count("OMP_NUM_THREADS=1 ") == output.count("\n") == lines
 
 
-def test_every_run_looks(tmp_path, monkeypatch, capsys):
+def test_training_warns_of_contention_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(contention, "WINDOW", 0.0)
     monkeypatch.setattr(contention, "MAX_PREEMPTIONS", -1.0)
     monkeypatch.setattr(contention, "MIN_USAGE", 100.0)

@@ -1,4 +1,4 @@
-"""The samples that are answered worst and best."""
+"""The samples with the worst and the best predictions: their losses, text and HTML."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ SCHEMAS = [Schema(outputs=3), Schema(kind="binary", outputs=2), Schema(kind="reg
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.kind)
-def test_the_loss_of_a_sample_is_that_of_a_batch_of_it_alone(schema):
+def test_sample_loss_equals_loss_of_single_sample_batch(schema):
     draw = torch.Generator().manual_seed(0)
     prediction = torch.randn(6, schema.outputs, generator=draw)
     if schema.kind == "multiclass":
@@ -19,13 +19,13 @@ def test_the_loss_of_a_sample_is_that_of_a_batch_of_it_alone(schema):
     else:
         target = torch.randint(2, (6, 2), generator=draw).float()
         target[3], target[4, 0] = torch.nan, torch.nan
-    each = sample_losses(schema, prediction, target)
-    assert each.isnan().tolist() == [False] * 3 + [True] + [False] * 2
+    losses = sample_losses(schema, prediction, target)
+    assert losses.isnan().tolist() == [False] * 3 + [True] + [False] * 2
     for row in (0, 1, 2, 4, 5):
-        assert each[row] == pytest.approx(float(loss(schema, prediction[row : row + 1], target[row : row + 1])))
+        assert losses[row] == pytest.approx(float(loss(schema, prediction[row : row + 1], target[row : row + 1])))
 
 
-def test_answers_as_a_person_reads_them():
+def test_format_of_predictions_and_targets():
     assert format_prediction(Schema(outputs=2, names=("a", "b")), torch.tensor([0.0, 0.0])) == "a (0.50)"
     assert format_prediction(Schema(kind="binary"), torch.tensor([0.0])) == "0.50"
     assert format_target(Schema(kind="binary"), torch.tensor([1.0])) == "yes"
@@ -34,6 +34,6 @@ def test_answers_as_a_person_reads_them():
     assert format_target(several, torch.tensor([1.0, torch.nan, 0.0])) == "x yes, z no"
 
 
-def test_a_page_shows_what_was_written_and_nothing_else():
+def test_page_escapes_html():
     assert "&lt;script&gt;" in page([Sample("1", "<script>", None, "a", "b", 0.5)])
     assert 'alt="C&quot;&gt;"' in page([Sample("1", 'C">', b"png", "a", "b", 0.5)])

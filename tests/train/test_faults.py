@@ -1,4 +1,4 @@
-"""Faults injected one by one into runs of the command: each ends as promised, soon, and nothing finished is lost."""
+"""Faults injected one by one into runs of the command: each ends soon and as documented, and loses no finished work."""
 
 import os
 import re
@@ -18,36 +18,36 @@ from tests.random_signals import differences
 from tests.small_runs import TINY, write_graphs
 from tests.train.test_checkpoint_files import flip_bits
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="injects faults as Linux has them")]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="injects faults specific to Linux")]
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
-# five batches in each of three epochs, each saved; what else is kept from step to step: an average, a mask that changes
+# five batches in each of three epochs, each saved; more state to keep: an average of the weights, a mask schedule
 OPTIONS = (*TINY, "trainer.max_epochs=3", "callbacks=[default,ema]", "callbacks.last.minutes=0",
            "mask.schedule=[1,2,null]", "model.block.dropout=0.1")  # fmt: skip
 TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=4")
-DONE = 7  # steps before a fault of tests/faulty.py
-SOON = 30.0  # seconds from a fault to the end
+STEPS_BEFORE = 7  # steps before a fault of tests/faulty.py
+TIME_LIMIT = 30.0  # seconds from a fault to the end
 
 
-def tear(*names: str) -> Callable[[Path], None]:
-    def act(folder: Path) -> None:
+def truncate(*names: str) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
         for name in names:
             path = folder / "run" / "checkpoints" / f"{name}.ckpt"
             path.write_bytes(path.read_bytes()[:-1000])
 
-    return act
+    return apply
 
 
 def flip_checkpoint(folder: Path) -> None:
     flip_bits(folder / "run" / "checkpoints" / "last.ckpt", 64)
 
 
-def hide(folder: Path) -> None:
+def hide_data(folder: Path) -> None:
     (folder / "graphs.jsonl").rename(folder / "hidden")
     shutil.rmtree(folder / "stores")
 
 
-def unhide(folder: Path) -> None:
+def restore_data(folder: Path) -> None:
     (folder / "hidden").rename(folder / "graphs.jsonl")
 
 
@@ -55,33 +55,33 @@ def flip_store(folder: Path) -> None:
     flip_bits(next(folder.glob("stores/*/*.npy")), 64)
 
 
-def writable(folder: Path) -> None:
+def make_writable(folder: Path) -> None:
     (folder / "run" / "checkpoints").chmod(0o755)
 
 
 @dataclass
 class Fault:
-    """What happens to a run, and what it comes to.
+    """A fault and its expected outcome.
 
     Attributes:
-        happens: a fault of tests/faulty.py in its eighth batch, with its options.
-        code: the exit code then, or minus the signal that killed it.
-        says: in the one line of the error, or of the stop.
-        options: of the run.
-        later: what happens to the files of a run that was stopped, before it goes on.
-        warns: what it says when it goes on.
-        refuses: what it says instead of going on, in one line of an error, until it is mended.
-        mends: what makes it go on.
+        injected: a fault of tests/faulty.py in the eighth batch, with its options.
+        code: the exit code, or minus the signal that killed the run.
+        message: pattern of the one line about the error or the stop.
+        options: overrides of the run.
+        afterwards: changes files of the stopped run before it is resumed.
+        warning: pattern in the output when resumed.
+        refusal: pattern of the one-line error when resumed, until repaired.
+        repair: makes resuming possible again.
     """
 
-    happens: str = "Signal callbacks.fault.name=SIGTERM"
+    injected: str = "Signal callbacks.fault.name=SIGTERM"
     code: int = 143
-    says: str = "stopped by SIGTERM; resume with: python train.py resume="
+    message: str = "stopped by SIGTERM; resume with: python train.py resume="
     options: tuple[str, ...] = ()
-    later: Callable[[Path], None] | None = None
-    warns: str = ""
-    refuses: str = ""
-    mends: Callable[[Path], None] | None = None
+    afterwards: Callable[[Path], None] | None = None
+    warning: str = ""
+    refusal: str = ""
+    repair: Callable[[Path], None] | None = None
 
 
 FAULTS = {
@@ -91,12 +91,15 @@ FAULTS = {
     "SIGKILL": Fault("Signal callbacks.fault.name=SIGKILL", -signal.SIGKILL, ""),
     "SIGKILL amid a checkpoint": Fault("KilledWriting", -signal.SIGKILL, ""),
     "full disk": Fault("FullDisk", 1, "checkpoints/last.ckpt cannot be written: File too large"),
-    "read-only folder": Fault("ReadOnly", 1, "last.ckpt cannot be written: Permission denied", mends=writable),
-    "torn checkpoint": Fault(later=tear("last"), warns="last.ckpt is damaged or truncated"),
-    "flipped bit": Fault(later=flip_checkpoint, warns="resuming from previous.ckpt, the one before"),
-    "two torn checkpoints": Fault(later=tear("last", "previous"), warns="resuming from best.ckpt, the one before"),
+    "read-only folder": Fault("ReadOnly", 1, "last.ckpt cannot be written: Permission denied", repair=make_writable),
+    "torn checkpoint": Fault(afterwards=truncate("last"), warning="last.ckpt is damaged or truncated"),
+    "flipped bit": Fault(afterwards=flip_checkpoint, warning="resuming from previous.ckpt, the one before"),
+    "two torn checkpoints": Fault(
+        afterwards=truncate("last", "previous"), warning="resuming from best.ckpt, the one before"
+    ),
     "no whole checkpoint": Fault(
-        later=tear("last", "previous", "best"), refuses="last.ckpt is damaged or truncated: .* no other checkpoint"
+        afterwards=truncate("last", "previous", "best"),
+        refusal="last.ckpt is damaged or truncated: .* no other checkpoint",
     ),
     "killed worker": Fault("KilledWorker", 1, "a data loading worker", ("data.workers=2",)),
     "killed rank": Fault("KilledRank", 1, "process 1 of 2 was killed by SIGKILL", TWO),
@@ -104,8 +107,8 @@ FAULTS = {
     "loss that is no number": Fault("NotANumber", 1, r"first in blocks.0.attention.project_out \(Linear\)"),
     "exploding loss": Fault("Explodes", 1, r"of head.mlp.4 \(Linear\)", ("optim.loss_limit=1e6",)),
     "out of memory": Fault("Memory", 1, r"out of memory in training .* lower data.batch_size \(now 8\)"),
-    "missing data": Fault(later=hide, refuses="graphs.jsonl", mends=unhide),
-    "damaged store": Fault(later=flip_store, warns="is damaged .* building it again"),
+    "missing data": Fault(afterwards=hide_data, refusal="graphs.jsonl", repair=restore_data),
+    "damaged store": Fault(afterwards=flip_store, warning="is damaged .* building it again"),
 }
 
 
@@ -116,90 +119,90 @@ def train(folder: Path, *overrides: str, environment: dict[str, str] | None = No
     )  # fmt: skip
 
 
-def begin(folder: Path, *options: str, **more) -> subprocess.CompletedProcess[str]:
+def start_run(folder: Path, *options: str, **more) -> subprocess.CompletedProcess[str]:
     shutil.copy(ROOT / "tests" / "faulty.py", folder)
     return train(folder, *OPTIONS, *write_graphs(folder), *options, "hydra.run.dir=run", **more)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """Runs that met no fault, by their further options."""
+def fault_free(tmp_path_factory):
+    """Trains a run without a fault for some further options, once; returns its folder."""
     runs: dict[tuple[str, ...], Path] = {}
 
     def run(options: tuple[str, ...]) -> Path:
         if options not in runs:
             folder = tmp_path_factory.mktemp("whole")
-            done = begin(folder, *options)
-            assert done.returncode == 0, done.stderr
+            result = start_run(folder, *options)
+            assert result.returncode == 0, result.stderr
             runs[options] = folder / "run"
         return runs[options]
 
     return run
 
 
-def in_one_line(done: subprocess.CompletedProcess[str], code: int, says: str) -> None:
-    """The exit code, and what is said: of an error in one line, and in no other."""
-    said = done.stdout + done.stderr
-    assert done.returncode == code, said
-    assert re.search(says, said), said
-    rest = [line for line in done.stderr.splitlines() if line and not line.startswith("stopping after this batch")]
-    assert [line[:7] for line in rest] == ["error: "] * (code == 1), said
-    assert "Traceback" not in said
+def assert_ended(result: subprocess.CompletedProcess[str], code: int, message: str) -> None:
+    """Check the exit code and the message; an error is reported in one line and no other."""
+    output = result.stdout + result.stderr
+    assert result.returncode == code, output
+    assert re.search(message, output), output
+    errors = [line for line in result.stderr.splitlines() if line and not line.startswith("stopping after this batch")]
+    assert [line[:7] for line in errors] == ["error: "] * (code == 1), output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_loses_nothing_that_was_finished(name, whole, tmp_path):
+def test_fault_loses_no_finished_work(name, fault_free, tmp_path):
     fault = FAULTS[name]
-    happens, *more = fault.happens.split()
-    done = begin(tmp_path, *fault.options, f"callbacks.fault._target_=faulty.{happens}", *more)
-    assert time.time() - float((tmp_path / "met").read_text()) < SOON
-    in_one_line(done, fault.code, fault.says)
+    target, *options = fault.injected.split()
+    stopped = start_run(tmp_path, *fault.options, f"callbacks.fault._target_=faulty.{target}", *options)
+    assert time.time() - float((tmp_path / "met").read_text()) < TIME_LIMIT
+    assert_ended(stopped, fault.code, fault.message)
     if fault.code == 1:
-        assert "resume with: python train.py resume=" in done.stdout + done.stderr
-    if fault.mends is writable:
-        writable(tmp_path)
+        assert "resume with: python train.py resume=" in stopped.stdout + stopped.stderr
+    if fault.repair is make_writable:
+        make_writable(tmp_path)
     saved = read(newest(tmp_path / "run" / "checkpoints"))
-    assert saved["global_step"] in (DONE, DONE + 1)
+    assert saved["global_step"] in (STEPS_BEFORE, STEPS_BEFORE + 1)
     assert all(value.isfinite().all() for value in saved["state_dict"].values())
-    if fault.later:
-        fault.later(tmp_path)
-    if fault.refuses:
-        in_one_line(train(tmp_path, "resume=run"), 1, fault.refuses)
-        if fault.mends is None:
+    if fault.afterwards:
+        fault.afterwards(tmp_path)
+    if fault.refusal:
+        assert_ended(train(tmp_path, "resume=run"), 1, fault.refusal)
+        if fault.repair is None:
             return
-        fault.mends(tmp_path)
-    again = train(tmp_path, "resume=run")
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert re.search(fault.warns, again.stdout), again.stdout
-    assert differences(tmp_path / "run", whole(fault.options)) == []
+        fault.repair(tmp_path)
+    resumed = train(tmp_path, "resume=run")
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert re.search(fault.warning, resumed.stdout), resumed.stdout
+    assert differences(tmp_path / "run", fault_free(fault.options)) == []
     assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
 
 
-def test_without_w_and_b_a_run_is_kept_offline(tmp_path):
-    nobody = {"WANDB_MODE": "online", "WANDB_API_KEY": 40 * "0", "WANDB_BASE_URL": "http://127.0.0.1:9"}
-    done = begin(tmp_path, "logger=default", environment=nobody)
-    assert done.returncode == 0, done.stderr
-    assert "W&B cannot be reached, the run is logged offline" in done.stdout
-    assert "upload with wandb sync" in done.stdout
+def test_run_is_logged_offline_without_wandb(tmp_path):
+    unreachable = {"WANDB_MODE": "online", "WANDB_API_KEY": 40 * "0", "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    result = start_run(tmp_path, "logger=default", environment=unreachable)
+    assert result.returncode == 0, result.stderr
+    assert "W&B cannot be reached, the run is logged offline" in result.stdout
+    assert "upload with wandb sync" in result.stdout
 
 
-def test_a_disk_that_is_full_for_everything(whole, tmp_path):
-    """A filesystem of its own for the run, which takes its first checkpoints and no more; then there is room."""
+def test_run_resumes_after_full_disk_is_enlarged(fault_free, tmp_path):
+    """The run has its own filesystem, which holds its first checkpoints and no more, and is then enlarged."""
     disk = tmp_path / "run"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
     if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("this test mounts a small filesystem, which takes root")
     try:
-        in_one_line(begin(tmp_path), 1, "No space left on device")
+        assert_ended(start_run(tmp_path), 1, "No space left on device")
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-        again = train(tmp_path, "resume=run")
-        assert again.returncode == 0, again.stdout + again.stderr
-        assert differences(disk, whole(())) == []
+        resumed = train(tmp_path, "resume=run")
+        assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+        assert differences(disk, fault_free(())) == []
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_folder_where_none_can_be_is_said_at_once(tmp_path):
+def test_file_in_place_of_run_folder_is_reported(tmp_path):
     (tmp_path / "run").write_text("a file")
-    in_one_line(begin(tmp_path), 1, "run")
+    assert_ended(start_run(tmp_path), 1, "run")

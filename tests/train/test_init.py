@@ -1,4 +1,4 @@
-"""Training that begins with other runs: what is taken over, what is frozen, low-rank changes, rates by layer."""
+"""Fine-tuning: copied and frozen weights, low-rank adapters, averages of runs, learning rates by layer."""
 
 import json
 import signal
@@ -37,8 +37,8 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str
     return folder / "run", data
 
 
-def other_data(folder: Path, data: list[str]) -> list[str]:
-    """The same graphs with three classes."""
+def write_three_classes(folder: Path, data: list[str]) -> list[str]:
+    """Write the same graphs with three classes; returns the overrides for them."""
     path = Path(data[0].partition("=")[2])
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     for number, line in enumerate(lines):
@@ -47,79 +47,80 @@ def other_data(folder: Path, data: list[str]) -> list[str]:
     return [f"data.source.path={folder / 'others.jsonl'}", f"data.source.root={folder}", *data[2:]]
 
 
-def adapted(run: Path, folder: Path, data: list[str], *overrides: str) -> dict[str, torch.Tensor]:
+def fine_tune(run: Path, folder: Path, data: list[str], *overrides: str) -> dict[str, torch.Tensor]:
     train(folder / "run", *data, f"init.run={run}", "trainer.max_epochs=1", *overrides)
     return weights(folder / "run")
 
 
-def test_the_trunk_is_taken_over_and_only_a_new_head_is_trained(
+def test_frozen_trunk_is_copied_and_new_head_trained(
     pretrained: tuple[Path, list[str]], tmp_path: Path, capsys: Any
 ) -> None:
     run, data = pretrained
-    state, before = adapted(run, tmp_path, other_data(tmp_path, data), "init.freeze=trunk"), weights(run, "best")
+    state, before = (
+        fine_tune(run, tmp_path, write_three_classes(tmp_path, data), "init.freeze=trunk"),
+        weights(run, "best"),
+    )
     trunk = [name for name in before if name.startswith("net.") and not name.startswith("net.head.")]
-    assert all(torch.equal(state[name], before[name]) for name in trunk)  # statistics of norms, too
+    assert all(torch.equal(state[name], before[name]) for name in trunk)  # including the statistics of norms
     assert state["net.head.mlp.0.weight"].shape == before["net.head.mlp.0.weight"].shape
     assert not torch.equal(state["net.head.mlp.0.weight"], before["net.head.mlp.0.weight"])
-    said = capsys.readouterr().out
-    assert "a new head: head.mlp" in said
-    assert f"{sum(state[name].numel() for name in state if name.startswith('net.head.')):,} of" in said
-    listed = json.loads((tmp_path / "run" / "init.json").read_text())
-    assert set(listed["taken"]) == {name.removeprefix("net.") for name in trunk}
+    output = capsys.readouterr().out
+    assert "a new head: head.mlp" in output
+    assert f"{sum(state[name].numel() for name in state if name.startswith('net.head.')):,} of" in output
+    record = json.loads((tmp_path / "run" / "init.json").read_text())
+    assert set(record["taken"]) == {name.removeprefix("net.") for name in trunk}
 
 
-def test_frozen_norms_stay_so_in_a_run_that_goes_on_within_an_epoch(
-    pretrained: tuple[Path, list[str]], tmp_path: Path
-) -> None:
+def test_frozen_norms_stay_frozen_when_resumed_mid_epoch(pretrained: tuple[Path, list[str]], tmp_path: Path) -> None:
     run, data = pretrained
-    line = (*other_data(tmp_path, data), f"init.run={run}", "init.freeze=trunk", "trainer.max_epochs=1")
-    train(tmp_path / "whole", *line)
-    stopped((Task, "training_step", 2), signal.SIGTERM, tmp_path / "run", *line)
-    train(tmp_path / "run", *line, resume=True)
+    overrides = (*write_three_classes(tmp_path, data), f"init.run={run}", "init.freeze=trunk", "trainer.max_epochs=1")
+    train(tmp_path / "whole", *overrides)
+    stopped((Task, "training_step", 2), signal.SIGTERM, tmp_path / "run", *overrides)
+    train(tmp_path / "run", *overrides, resume=True)
     for name, value in weights(tmp_path / "whole").items():
         assert torch.equal(weights(tmp_path / "run")[name], value), name
 
 
 @pytest.mark.slow
-def test_a_run_that_was_adapted_goes_on_without_the_first(pretrained: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_fine_tuned_run_resumes_without_pretrained_run(pretrained: tuple[Path, list[str]], tmp_path: Path) -> None:
     run, data = pretrained
     run = run.rename(tmp_path / "elsewhere")
-    whole, half = (other_data(tmp_path, data), tmp_path / "half")
+    overrides, resumed = (write_three_classes(tmp_path, data), tmp_path / "half")
     settings = ("init.freeze=trunk", f"init.run={run}", "optim.warmup=0", "optim/schedule=constant")
-    train(tmp_path / "whole", *whole, *settings, "trainer.max_epochs=2")
-    train(half, *whole, *settings, "trainer.max_epochs=1")
+    train(tmp_path / "whole", *overrides, *settings, "trainer.max_epochs=2")
+    train(resumed, *overrides, *settings, "trainer.max_epochs=1")
     run.rename(pretrained[0])
-    train(half, *whole, *settings, "trainer.max_epochs=2", resume=True)
+    train(resumed, *overrides, *settings, "trainer.max_epochs=2", resume=True)
     for name, value in weights(tmp_path / "whole").items():
-        assert torch.equal(weights(half)[name], value), name
+        assert torch.equal(weights(resumed)[name], value), name
 
 
-def test_low_rank_changes_are_trained_kept_and_can_be_merged(
+def test_lora_weights_are_trained_saved_and_merged(
     pretrained: tuple[Path, list[str]], tmp_path: Path, capsys: Any
 ) -> None:
     run, data = pretrained
-    state, before = adapted(run, tmp_path, other_data(tmp_path, data), "init.lora=2"), weights(run, "best")
-    changed = {name for name in state if name.endswith("parametrizations.weight.0.up")}
-    assert {name.split(".")[3] for name in changed} == {"attention", "feed_forward"}
-    assert all(state[name].abs().sum() > 0 for name in changed)
-    whole = merged({name.removeprefix("net."): value for name, value in state.items()})
+    state, before = fine_tune(run, tmp_path, write_three_classes(tmp_path, data), "init.lora=2"), weights(run, "best")
+    adapters = {name for name in state if name.endswith("parametrizations.weight.0.up")}
+    assert {name.split(".")[3] for name in adapters} == {"attention", "feed_forward"}
+    assert all(state[name].abs().sum() > 0 for name in adapters)
+    merged_state = merged({name.removeprefix("net."): value for name, value in state.items()})
     for name, value in before.items():
-        part = name.removeprefix("net.")
-        if ".attention." in part and part.endswith("weight"):
-            assert torch.linalg.matrix_rank(whole[part] - value, atol=1e-5) == 2
-        elif part.startswith(("nodes.", "blocks.")) and value.is_floating_point() and "feed_forward" not in part:
-            torch.testing.assert_close(whole[part], value, rtol=0, atol=0)
+        key = name.removeprefix("net.")
+        if ".attention." in key and key.endswith("weight"):
+            assert torch.linalg.matrix_rank(merged_state[key] - value, atol=1e-5) == 2
+        elif key.startswith(("nodes.", "blocks.")) and value.is_floating_point() and "feed_forward" not in key:
+            torch.testing.assert_close(merged_state[key], value, rtol=0, atol=0)
     assert "LoRA of rank 2" in capsys.readouterr().out
     task = gt.load(tmp_path / "run")
     assert task.hparams["config"]["lora"] == 2
     (tmp_path / "again").mkdir()
-    more = adapted(tmp_path / "run", tmp_path / "again", other_data(tmp_path, data), "optim.lr=1e-9")
+    fine_tuned = fine_tune(tmp_path / "run", tmp_path / "again", write_three_classes(tmp_path, data), "optim.lr=1e-9")
     name = "blocks.0.feed_forward.expand.weight"
     best = merged({k.removeprefix("net."): v for k, v in weights(tmp_path / "run", "best").items()})
-    torch.testing.assert_close(more[f"net.{name}"], best[name], rtol=0, atol=1e-6)
+    torch.testing.assert_close(fine_tuned[f"net.{name}"], best[name], rtol=0, atol=1e-6)
 
 
-def test_several_runs_are_begun_with_their_mean(pretrained: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_soup_averages_the_weights_of_runs(pretrained: tuple[Path, list[str]], tmp_path: Path) -> None:
     first = pretrained[0] / "checkpoints" / "best.ckpt"
     saved = read(first)
     for name, change in {"other": lambda value: 3 * value, "wide": lambda value: value.repeat(2)}.items():
@@ -135,27 +136,27 @@ def test_several_runs_are_begun_with_their_mean(pretrained: tuple[Path, list[str
 
 
 @pytest.mark.parametrize(
-    ("facts", "why"),
+    ("changes", "reason"),
     [
         ({"names": ["no", "yes"]}, "differ in what they predict$"),
         ({"undirected": False}, "differ in undirected: True and False"),
         ({"node_categories": [[3, 2, 1, 0]]}, "differ in node_categories"),
     ],
 )
-def test_weights_that_mean_something_else_have_no_mean(
-    facts: dict[str, Any], why: str, pretrained: tuple[Path, list[str]], tmp_path: Path
+def test_soup_of_incompatible_runs_is_rejected(
+    changes: dict[str, Any], reason: str, pretrained: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
     first, other = pretrained[0] / "checkpoints" / "best.ckpt", tmp_path / "other.ckpt"
     saved = read(first)
-    known = saved["hyper_parameters"]
-    write(saved | {"hyper_parameters": known | {"schema": known["schema"] | facts}}, other)
-    with pytest.raises(UserError, match=f"best.ckpt and {other} cannot be averaged: they {why}"):
+    hparams = saved["hyper_parameters"]
+    write(saved | {"hyper_parameters": hparams | {"schema": hparams["schema"] | changes}}, other)
+    with pytest.raises(UserError, match=f"best.ckpt and {other} cannot be averaged: they {reason}"):
         soup([first, other])
-    write(saved | {"hyper_parameters": known | {"schema": known["schema"] | {"longest": 9}}}, other)
+    write(saved | {"hyper_parameters": hparams | {"schema": hparams["schema"] | {"longest": 9}}}, other)
     assert soup([first, other])[0].keys() == soup([first])[0].keys()
 
 
-def test_a_single_number_that_was_kept_as_a_vector_fits(pretrained: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_scalar_saved_as_vector_is_loaded(pretrained: tuple[Path, list[str]], tmp_path: Path) -> None:
     run, data = pretrained
     first, name = run / "checkpoints" / "best.ckpt", "blocks.0.blend.logit"
     saved = read(first)
@@ -164,111 +165,107 @@ def test_a_single_number_that_was_kept_as_a_vector_fits(pretrained: tuple[Path, 
     write(saved | {"state_dict": state | {f"net.{name}": value[None] + 2}}, older)
     mean, _ = soup([first, older])
     torch.testing.assert_close(mean[name], value + 1)
-    after = adapted(older, tmp_path, data, "init.freeze=trunk")
-    torch.testing.assert_close(after[f"net.{name}"], value + 2)
+    fine_tuned = fine_tune(older, tmp_path, data, "init.freeze=trunk")
+    torch.testing.assert_close(fine_tuned[f"net.{name}"], value + 2)
 
 
-def test_embeddings_of_other_categories_and_sizes_are_new(
-    pretrained: tuple[Path, list[str]], tmp_path: Path, capsys: Any
-) -> None:
+def test_embedding_rows_are_copied_by_category(pretrained: tuple[Path, list[str]], tmp_path: Path, capsys: Any) -> None:
     run, data = pretrained
-    path = Path(other_data(tmp_path, data)[0].partition("=")[2])
+    path = Path(write_three_classes(tmp_path, data)[0].partition("=")[2])
     path.write_text(path.read_text().replace('"kind": 3', '"kind": 9'))
-    settings = ("init.freeze=['blocks.*']", "optim.lr=1e-30", "optim.warmup=0")  # the rest moves by nothing
-    state, before = adapted(run, tmp_path, other_data_at(path, data), *settings), weights(run, "best")
-    said = "other columns or categories: 3 of 4 rows, which mean the same in both, are copied: nodes.table.weight"
-    assert said in capsys.readouterr().out
+    settings = ("init.freeze=['blocks.*']", "optim.lr=1e-30", "optim.warmup=0")  # nothing else changes
+    state, before = fine_tune(run, tmp_path, data_at(path, data), *settings), weights(run, "best")
+    message = "other columns or categories: 3 of 4 rows, which mean the same in both, are copied: nodes.table.weight"
+    assert message in capsys.readouterr().out
     table, old = (each["net.nodes.table.weight"] for each in (state, before))
-    torch.testing.assert_close(table[:3], old[:3])  # of the kinds 0, 1 and 2; the last was 3 and is 9
+    torch.testing.assert_close(table[:3], old[:3])  # kinds 0, 1 and 2; the last was 3 and is now 9
     assert not torch.allclose(table[3], old[3])
     with pytest.raises(UserError, match=r"nodes\.table\.weight is new"):
-        adapted(run, tmp_path / "frozen", other_data_at(path, data), "init.freeze=trunk")
+        fine_tune(run, tmp_path / "frozen", data_at(path, data), "init.freeze=trunk")
 
 
-def test_the_outputs_of_a_head_go_by_their_names(
-    pretrained: tuple[Path, list[str]], tmp_path: Path, capsys: Any
-) -> None:
-    data = other_data(tmp_path, pretrained[1])
+def test_head_outputs_are_copied_by_class_name(pretrained: tuple[Path, list[str]], tmp_path: Path, capsys: Any) -> None:
+    data = write_three_classes(tmp_path, pretrained[1])
     train(tmp_path / "abc", *data, "trainer.max_epochs=1")
     saved, last = read(tmp_path / "abc" / "checkpoints" / "best.ckpt"), ("head.mlp.4.weight", "head.mlp.4.bias")
-    facts, before = saved["hyper_parameters"], saved["state_dict"]
-    assert facts["schema"]["names"] == ["a", "b", "c"]
-    for names, rows, said in (
-        ("bca", [2, 0, 1], None),  # where a, b and c stand there
+    hparams, before = saved["hyper_parameters"], saved["state_dict"]
+    assert hparams["schema"]["names"] == ["a", "b", "c"]
+    for names, rows, message in (
+        ("bca", [2, 0, 1], None),  # the positions of a, b and c
         ("cxa", [2, None, 0], ": 2 of 3 rows, which mean the same in both, are copied"),
         ("xyz", [None] * 3, ""),
     ):
         run = tmp_path / f"{names}.ckpt"
-        write(saved | {"hyper_parameters": facts | {"schema": facts["schema"] | {"names": list(names)}}}, run)
+        write(saved | {"hyper_parameters": hparams | {"schema": hparams["schema"] | {"names": list(names)}}}, run)
         capsys.readouterr()
         (tmp_path / names).mkdir()
-        state = adapted(run, tmp_path / names, data, "init.head=true", "optim.lr=1e-30", "optim.warmup=0")
+        state = fine_tune(run, tmp_path / names, data, "init.head=true", "optim.lr=1e-30", "optim.warmup=0")
         for name in last:
             value, old = state[f"net.{name}"], before[f"net.{name}"]
-            place = [next((there for there in range(3) if torch.equal(row, old[there])), None) for row in value]
-            assert place == rows, name
+            origin = [next((index for index in range(3) if torch.equal(row, old[index])), None) for row in value]
+            assert origin == rows, name
         assert torch.equal(state["net.head.mlp.2.weight"], before["net.head.mlp.2.weight"])
         lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  new, ")]
-        assert lines == ([] if said is None else [f"  new, the data have other classes{said}: {', '.join(last)}"])
+        assert lines == ([] if message is None else [f"  new, the data have other classes{message}: {', '.join(last)}"])
 
 
-def other_data_at(path: Path, data: list[str]) -> list[str]:
+def data_at(path: Path, data: list[str]) -> list[str]:
     return [f"data.source.path={path}", f"data.source.root={path.parent}", *data[2:]]
 
 
 @pytest.mark.parametrize(
-    ("overrides", "says"),
+    ("overrides", "message"),
     [
         (("model.width=16",), r"model\.width=8"),
         (("init.freeze=[heads.*]",), r"'head\.\*'"),
         (("init.freeze=['*']", "init.head=true"), "nothing to train"),
     ],
 )
-def test_what_cannot_be_begun_is_one_line(
-    pretrained: tuple[Path, list[str]], tmp_path: Path, overrides: tuple[str, ...], says: str
+def test_invalid_initialisation_is_rejected(
+    pretrained: tuple[Path, list[str]], tmp_path: Path, overrides: tuple[str, ...], message: str
 ) -> None:
     run, data = pretrained
-    with pytest.raises(UserError, match=says):
-        adapted(run, tmp_path, data, *overrides)
+    with pytest.raises(UserError, match=message):
+        fine_tune(run, tmp_path, data, *overrides)
 
 
-def test_frozen_parts_need_something_learned() -> None:
+def test_lora_requires_a_pretrained_run() -> None:
     with pytest.raises(UserError, match="init=RUN"):
         Init(lora=4)
 
 
-def test_the_command_line_has_a_short_form() -> None:
+def test_short_form_on_command_line() -> None:
     assert "init.run=runs/a" in prepare_arguments(["init=runs/a"])
 
 
-def test_rates_fall_from_the_head_to_the_embedding(pretrained: tuple[Path, list[str]]) -> None:
+def test_layer_decay_lowers_rates_towards_the_embedding(pretrained: tuple[Path, list[str]]) -> None:
     net: Any = load(pretrained[0]).net
     net.blocks.append(net.blocks[0].__class__(8, feed_forward=lambda width: nn.Linear(width, width)))
-    made = Optimisation(lr=0.1, layer_decay=0.5, warmup=3).configure(net, 10)
+    configured = Optimisation(lr=0.1, layer_decay=0.5, warmup=3).configure(net, 10)
     name_of = {parameter: name for name, parameter in net.named_parameters()}
     schedule, expected = (
-        made["lr_scheduler"]["scheduler"],
+        configured["lr_scheduler"]["scheduler"],
         {"head": 1, "blocks.1": 0.5, "blocks.0": 0.25, "nodes": 0.125},
     )
     for step in range(6):
-        rates = {name_of[p]: group["lr"] for group in made["optimizer"].param_groups for p in group["params"]}
+        rates = {name_of[p]: group["lr"] for group in configured["optimizer"].param_groups for p in group["params"]}
         head = rates["head.mlp.0.weight"]
         assert step >= 3 or head == pytest.approx(0.1 * (step + 1) / 4)
         for name, rate in rates.items():
-            share = next(share for part, share in expected.items() if name.startswith(part))
-            assert rate == pytest.approx(head * share), name
-        made["optimizer"].step()
+            factor = next(factor for part, factor in expected.items() if name.startswith(part))
+            assert rate == pytest.approx(head * factor), name
+        configured["optimizer"].step()
         schedule.step()
 
 
-def test_low_rank_changes_reach_attention_that_is_a_block_itself() -> None:
+def test_lora_adapts_attention_within_edge_gated_block() -> None:
     net = GraphTransformer(Schema((5,), edge_vocab=(3,), outputs=3), 8, 2, partial(EdgeGatedBlock, heads=2))
     add_low_rank(net, 2)
-    changed = {name.split(".")[2] for name, _ in net.named_parameters() if is_adapter(name)}
-    assert changed == {"project_in", "project_edge", "project_out", "feed_forward"}
+    adapted = {name.split(".")[2] for name, _ in net.named_parameters() if is_adapter(name)}
+    assert adapted == {"project_in", "project_edge", "project_out", "feed_forward"}
 
 
-def test_weights_that_are_tied_are_one(tmp_path: Path) -> None:
+def test_tied_weights_are_counted_once(tmp_path: Path) -> None:
     schema = Schema(node_vocab=(7,), outputs=7, level="node", max_nodes=9)
     net = build(network("model=gpt", "model.depth=1"), schema)
     assert "head.mlp.0.weight" in net.state_dict()
