@@ -23,7 +23,7 @@ from tests.data.large.test_nodes_run import train
 from tests.data.own.pyg_datasets import Kept
 from tests.data.own.test_pyg_metric import write_contacts
 from tests.runs import network, predictions
-from tests.train.test_link_metrics import with_links
+from tests.train.test_link_metrics import batch_with_links
 
 
 def rings(sizes=(5, 3, 8, 1, 4, 7, 6, 2, 9, 3, 5, 4), seed=0) -> list[Data]:
@@ -130,7 +130,7 @@ def draw_negatives(batch: GraphBatch, seed: int, count: int = 2) -> tuple[GraphB
 
 
 def test_negatives_replace_the_target_of_each_link():
-    batch = with_links()
+    batch = batch_with_links()
     links = batch.links[:, batch.y[:, 0] == 1].T.tolist()
     sampled, pairs = draw_negatives(batch, 0)
     assert sampled.links[:, : len(links)].T.tolist() == links
@@ -147,7 +147,7 @@ def test_negatives_replace_the_target_of_each_link():
 
 
 def test_negatives_are_uniform_over_unlinked_nodes():
-    batch = with_links((7,), empty=())
+    batch = batch_with_links((7,), empty=())
     batch.links, batch.y = torch.tensor([[2], [5]]), torch.ones(1, 1)
     counts = Counter(v for seed in range(1200) for _, v in draw_negatives(batch, seed, count=1)[1])
     assert counts.keys() == {0, 1, 2, 3, 4, 6}
@@ -155,7 +155,7 @@ def test_negatives_are_uniform_over_unlinked_nodes():
 
 
 def test_negatives_without_links_or_unlinked_nodes():
-    batch = with_links((1, 2), empty=())
+    batch = batch_with_links((1, 2), empty=())
     batch.links, batch.y = torch.tensor([[0, 1, 1, 2], [0, 1, 2, 1]]), torch.ones(4, 1)
     sampled, pairs = draw_negatives(batch, 0)
     assert pairs == [[2, 2]]

@@ -13,7 +13,7 @@ from gt.predict import main as predict
 from gt.train.resume import check_data
 from gt.train.task import Task
 from tests.small_runs import configured, train, write_graphs
-from tests.train.test_interrupts import stopped
+from tests.train.test_interrupts import train_until_signal
 
 
 def train_run(folder: Path, *overrides: str) -> Path:
@@ -33,7 +33,7 @@ def remove_first_graph(overrides: list[str]) -> None:
 
 def test_resuming_with_changed_data_is_rejected(tmp_path):
     data = write_graphs(tmp_path)
-    stopped((Task, "training_step", 3), signal.SIGTERM, tmp_path / "run", *data)
+    train_until_signal((Task, "training_step", 3), signal.SIGTERM, tmp_path / "run", *data)
     original = (tmp_path / "graphs.jsonl").read_text()
     remove_first_graph(data)
     with pytest.raises(UserError, match=r"changed .*\(file"):

@@ -25,7 +25,7 @@ from gt.train.optim import Optimisation
 from gt.train.task import Task
 from tests.runs import network
 from tests.small_runs import train, weights, write_graphs
-from tests.train.test_interrupts import stopped
+from tests.train.test_interrupts import train_until_signal
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_frozen_norms_stay_frozen_when_resumed_mid_epoch(pretrained: tuple[Path,
     run, data = pretrained
     overrides = (*write_three_classes(tmp_path, data), f"init.run={run}", "init.freeze=trunk", "trainer.max_epochs=1")
     train(tmp_path / "whole", *overrides)
-    stopped((Task, "training_step", 2), signal.SIGTERM, tmp_path / "run", *overrides)
+    train_until_signal((Task, "training_step", 2), signal.SIGTERM, tmp_path / "run", *overrides)
     train(tmp_path / "run", *overrides, resume=True)
     for name, value in weights(tmp_path / "whole").items():
         assert torch.equal(weights(tmp_path / "run")[name], value), name

@@ -1,4 +1,4 @@
-"""A signal at any moment: the run ends, says how to go on, and goes on to the numbers of one that was never stopped."""
+"""Runs stopped by a signal at any moment: they end, say how to resume, and resume to the results of a whole run."""
 
 import json
 import multiprocessing
@@ -34,7 +34,7 @@ def data(tmp_path_factory) -> list[str]:
 
 @pytest.fixture(autouse=True, scope="module")
 def short_report():
-    """Pictures take longer than these runs."""
+    """Replace the report, whose figures take longer than these runs."""
 
     def write(folder, *rest):
         (folder / "report.html").write_text("")
@@ -46,16 +46,16 @@ def short_report():
 
 
 @pytest.fixture(scope="module")
-def whole(data, tmp_path_factory) -> Path:
-    """A run that was never stopped: five batches and a validation in each of two epochs."""
+def uninterrupted(data, tmp_path_factory) -> Path:
+    """An uninterrupted run: five batches and a validation in each of two epochs."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     train(folder, *data)
     return folder
 
 
-def signals_at(patch, owner, name: str, call: int, signum: int, times: int = 1) -> None:
-    """Send a signal to this process in the given call (from 1) of a function."""
-    before, calls = getattr(owner, name), []
+def signal_at_call(patch, owner, name: str, call: int, signum: int, times: int = 1) -> None:
+    """Send a signal to this process in the given call of a function, counted from 1."""
+    original, calls = getattr(owner, name), []
 
     def function(*args, **kwargs):
         calls.append(name)
@@ -63,32 +63,32 @@ def signals_at(patch, owner, name: str, call: int, signum: int, times: int = 1) 
             for number in range(times):
                 time.sleep(number * 1.2 * SAME_SIGNAL)
                 os.kill(os.getpid(), signum)
-        return before(*args, **kwargs)
+        return original(*args, **kwargs)
 
     patch.setattr(owner, name, function)
 
 
-def stopped(moment, signum: int, folder: Path, *overrides: str) -> None:
-    """Train until the signal comes."""
+def train_until_signal(moment, signum: int, folder: Path, *overrides: str) -> None:
+    """Train until the signal is sent at the given moment, and check the exit code."""
     with pytest.MonkeyPatch.context() as patch:
-        signals_at(patch, *moment, signum)
+        signal_at_call(patch, *moment, signum)
         with pytest.raises(SystemExit) as stop:
             train(folder, *overrides)
     assert stop.value.code == 128 + signum
 
 
-def same_run(folder: Path, whole: Path) -> None:
-    """Weights, the choice of the best and every number are those of the other run, bit by bit."""
+def assert_same_run(folder: Path, uninterrupted: Path) -> None:
+    """Check that weights, the best checkpoint, scores and loss curves are those of the other run, bit by bit."""
     for name in ("last", "best"):
-        one, other = weights(folder, name), weights(whole, name)
+        one, other = weights(folder, name), weights(uninterrupted, name)
         assert one.keys() == other.keys()
         for key, value in one.items():
             assert torch.equal(value, other[key]), key
-    results = [json.loads((each / "result.json").read_text()) for each in (folder, whole)]
+    results = [json.loads((each / "result.json").read_text()) for each in (folder, uninterrupted)]
     assert results[0]["scores"] == results[1]["scores"]
     assert results[0]["best_valid"] == results[1]["best_valid"]
     for loss in ("valid/loss", "train/loss"):
-        curves = [history(each)[["step", loss]].dropna() for each in (folder, whole)]
+        curves = [history(each)[["step", loss]].dropna() for each in (folder, uninterrupted)]
         assert curves[0].to_numpy().tolist() == curves[1].to_numpy().tolist(), loss
 
 
@@ -107,28 +107,28 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_run_stopped_at_any_moment_goes_on_to_the_same_numbers(moment, whole, data, tmp_path, capfd):
+def test_resumed_run_matches_uninterrupted_run(moment, uninterrupted, data, tmp_path, capfd):
     folder, signum = tmp_path / "run", SIGNALS[list(MOMENTS).index(moment) % len(SIGNALS)]
-    stopped(MOMENTS[moment], signum, folder, *data)
+    train_until_signal(MOMENTS[moment], signum, folder, *data)
     assert not (folder / "report.html").exists()
     assert f"python train.py resume={folder}" in capfd.readouterr().out
     train(folder, *data, resume=True)
-    same_run(folder, whole)
+    assert_same_run(folder, uninterrupted)
 
 
 SCONTROL = {"it says so": "#!/bin/sh\necho $@ > asked\n", "why not": "#!/bin/sh\necho no such job >&2\nexit 1\n"}
 
 
 @pytest.mark.parametrize("case", SCONTROL)
-def test_slurm_is_told_to_queue_a_job_again_whose_time_is_over(case, data, tmp_path, monkeypatch, capfd):
+def test_slurm_job_is_requeued_at_its_time_limit(case, data, tmp_path, monkeypatch, capfd):
     (tmp_path / "scontrol").write_text(SCONTROL[case])
     (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "1234")
-    stopped((Task, "training_step", 3), signal.SIGTERM, tmp_path / "other", *data)
+    train_until_signal((Task, "training_step", 3), signal.SIGTERM, tmp_path / "other", *data)
     assert not (tmp_path / "asked").exists()
-    stopped((Task, "training_step", 3), signal.SIGUSR1, tmp_path / "run", *data)
+    train_until_signal((Task, "training_step", 3), signal.SIGUSR1, tmp_path / "run", *data)
     if case == "it says so":
         assert (tmp_path / "asked").read_text() == "requeue 1234\n"
         assert "SLURM job 1234 is requeued" in capfd.readouterr().out
@@ -136,12 +136,12 @@ def test_slurm_is_told_to_queue_a_job_again_whose_time_is_over(case, data, tmp_p
         assert "SLURM job 1234 is not requeued: no such job" in capfd.readouterr().out
 
 
-def test_before_there_is_any_state_a_signal_leaves_nothing_to_go_on_from(data, tmp_path, capfd):
-    stopped((GraphFiles, "key", 1), signal.SIGTERM, tmp_path / "run", *data)
+def test_signal_before_first_checkpoint_offers_no_resume(data, tmp_path, capfd):
+    train_until_signal((GraphFiles, "key", 1), signal.SIGTERM, tmp_path / "run", *data)
     assert "resume=" not in capfd.readouterr().out
 
 
-OTHER = {
+OTHER_MOMENTS = {
     "validations within an epoch": (("trainer.val_check_interval=2",), (Task, "validation_step", 2)),
     "after one within an epoch": (("trainer.val_check_interval=2",), (Task, "on_validation_epoch_end", 1)),
     "the last step's validation": (
@@ -165,52 +165,52 @@ OTHER = {
 }
 
 
-@pytest.mark.parametrize("case", OTHER)
-def test_other_ways_to_validate_and_to_stop(case, data, tmp_path):
-    options, moment = OTHER[case]
+@pytest.mark.parametrize("case", OTHER_MOMENTS)
+def test_resuming_under_other_validation_schedules(case, data, tmp_path):
+    options, moment = OTHER_MOMENTS[case]
     train(tmp_path / "whole", *data, *options)
-    stopped(moment, signal.SIGTERM, tmp_path / "run", *data, *options)
+    train_until_signal(moment, signal.SIGTERM, tmp_path / "run", *data, *options)
     train(tmp_path / "run", *data, *options, resume=True)
-    same_run(tmp_path / "run", tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
-def test_a_run_may_be_stopped_again_and_again(whole, data, tmp_path):
+def test_run_stopped_repeatedly(uninterrupted, data, tmp_path):
     folder, resume = tmp_path / "run", False
     for moment in ("the middle of an epoch", "a validation", "the first batch", "a validation", "the test"):
         with pytest.MonkeyPatch.context() as patch:
             owner, name, _ = MOMENTS[moment]
-            signals_at(patch, owner, name, 1, signal.SIGINT)
+            signal_at_call(patch, owner, name, 1, signal.SIGINT)
             with pytest.raises(SystemExit):
                 train(folder, *data, resume=resume)
         resume = True
     train(folder, *data, resume=True)
-    same_run(folder, whole)
+    assert_same_run(folder, uninterrupted)
 
 
-def test_a_crash_loses_what_came_after_the_last_epoch_whatever_its_score(data, tmp_path):
-    options = (*data, "optim.lr=1e-12", "trainer.max_epochs=3")  # nothing improves after the first
-    crashed(tmp_path / "run", 13, *options)
-    assert step(tmp_path / "run", "best") == 5
-    assert step(tmp_path / "run", "last") == 10
+def test_crash_keeps_the_last_epoch_whatever_its_score(data, tmp_path):
+    options = (*data, "optim.lr=1e-12", "trainer.max_epochs=3")  # nothing improves after the first epoch
+    train_until_crash(tmp_path / "run", 13, *options)
+    assert saved_step(tmp_path / "run", "best") == 5
+    assert saved_step(tmp_path / "run", "last") == 10
 
 
-def test_a_crash_within_an_epoch_loses_what_came_after_the_last_save_by_time(data, tmp_path):
-    crashed(tmp_path / "run", 4, *data, "callbacks.last.minutes=0")
-    assert step(tmp_path / "run", "last") == 3
-    assert step(tmp_path / "run", "previous") == 2
-    crashed(tmp_path / "slow", 4, *data, "callbacks.last.minutes=1")
+def test_crash_keeps_the_last_timed_checkpoint(data, tmp_path):
+    train_until_crash(tmp_path / "run", 4, *data, "callbacks.last.minutes=0")
+    assert saved_step(tmp_path / "run", "last") == 3
+    assert saved_step(tmp_path / "run", "previous") == 2
+    train_until_crash(tmp_path / "slow", 4, *data, "callbacks.last.minutes=1")
     assert not list((tmp_path / "slow").glob("checkpoints/*"))
 
 
-def crashed(folder: Path, call: int, *overrides: str) -> None:
-    """Train until an error in the given training step."""
-    before, calls = Task.training_step, []
+def train_until_crash(folder: Path, call: int, *overrides: str) -> None:
+    """Train until an error in the given training step, counted from 1."""
+    original, calls = Task.training_step, []
 
     def training_step(*args):
         calls.append(args)
         if len(calls) == call:
             raise RuntimeError("a crash")
-        return before(*args)
+        return original(*args)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Task, "training_step", training_step)
@@ -218,46 +218,46 @@ def crashed(folder: Path, call: int, *overrides: str) -> None:
             train(folder, *overrides)
 
 
-def step(folder: Path, name: str) -> int:
+def saved_step(folder: Path, name: str) -> int:
     return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["global_step"]
 
 
-def test_a_finished_run_that_was_copied_is_the_copy(whole, data, tmp_path, capsys):
+def test_copy_of_finished_run_refers_to_itself(uninterrupted, data, tmp_path, capsys):
     copy = tmp_path / "elsewhere"
-    shutil.copytree(whole, copy)
-    kept = whole.rename(whole.with_name("moved"))
+    shutil.copytree(uninterrupted, copy)
+    moved = uninterrupted.rename(uninterrupted.with_name("moved"))
     try:
         train(copy, *data, resume=True)
         out = capsys.readouterr().out
         assert str(copy / "checkpoints" / "best.ckpt") in out
-        assert str(whole) not in out.replace(str(copy), "")
+        assert str(uninterrupted) not in out.replace(str(copy), "")
         assert json.loads((copy / "result.json").read_text())["checkpoint"] == "checkpoints/best.ckpt"
-        same_run(copy, kept)
+        assert_same_run(copy, moved)
     finally:
-        kept.rename(whole)
+        moved.rename(uninterrupted)
 
 
-def test_a_copy_trains_on_without_the_original(whole, data, tmp_path):
-    stopped(MOMENTS["the middle of an epoch"], signal.SIGTERM, tmp_path / "run", *data)
+def test_moved_run_is_resumed_in_its_new_folder(uninterrupted, data, tmp_path):
+    train_until_signal(MOMENTS["the middle of an epoch"], signal.SIGTERM, tmp_path / "run", *data)
     (tmp_path / "run").rename(tmp_path / "moved")
     train(tmp_path / "moved", *data, resume=True)
     assert not (tmp_path / "run").exists()
-    same_run(tmp_path / "moved", whole)
+    assert_same_run(tmp_path / "moved", uninterrupted)
 
 
-def test_a_damaged_state_is_said_and_the_one_before_is_taken(whole, data, tmp_path, capsys):
+def test_damaged_checkpoint_falls_back_to_the_previous(uninterrupted, data, tmp_path, capsys):
     folder = tmp_path / "run"
-    stopped((Task, "training_step", 8), signal.SIGTERM, folder, *data)
+    train_until_signal((Task, "training_step", 8), signal.SIGTERM, folder, *data)
     path = folder / "checkpoints" / "last.ckpt"
     path.write_bytes(path.read_bytes()[:-1000])
     capsys.readouterr()
     train(folder, *data, resume=True)
     [line] = [line for line in capsys.readouterr().out.splitlines() if "last.ckpt is damaged" in line]
     assert "previous.ckpt" in line
-    same_run(folder, whole)
+    assert_same_run(folder, uninterrupted)
 
 
-def test_a_second_signal_is_the_systems_own(data, tmp_path, monkeypatch):
+def test_second_signal_has_its_default_action(data, tmp_path, monkeypatch):
     sent = []
 
     def raise_signal(signum):
@@ -265,25 +265,25 @@ def test_a_second_signal_is_the_systems_own(data, tmp_path, monkeypatch):
         raise RuntimeError("gone")
 
     monkeypatch.setattr(signal, "raise_signal", raise_signal)
-    signals_at(monkeypatch, Task, "training_step", 2, signal.SIGTERM, times=2)
+    signal_at_call(monkeypatch, Task, "training_step", 2, signal.SIGTERM, times=2)
     with pytest.raises(SystemExit):
         train(tmp_path / "run", *data)
     assert sent == [(signal.SIGTERM, signal.SIG_DFL)]
 
 
-def test_a_disk_that_is_full_when_a_signal_comes_is_said(data, tmp_path, capfd):
+def test_full_disk_on_signal_is_reported(data, tmp_path, capfd):
     def write(*args):
         raise UserError("checkpoints/last.ckpt cannot be written: No space left on device")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gt.train.checkpoint_io, "write", write)
-        stopped((Task, "training_step", 2), signal.SIGTERM, tmp_path / "run", *data)
-    said = capfd.readouterr()
-    assert "error: checkpoints/last.ckpt cannot be written" in said.err
-    assert "resume=" not in said.out
+        train_until_signal((Task, "training_step", 2), signal.SIGTERM, tmp_path / "run", *data)
+    captured = capfd.readouterr()
+    assert "error: checkpoints/last.ckpt cannot be written" in captured.err
+    assert "resume=" not in captured.out
 
 
-def test_a_process_that_makes_batches_outlives_the_signal_and_ends_with_the_run(data, tmp_path):
+def test_data_worker_survives_the_signal_until_the_run_ends(data, tmp_path):
     folder = tmp_path / "run"
     command = [sys.executable, str(ROOT / "train.py"), *TINY, *data, "data.workers=1", f"hydra.run.dir={folder}"]
     process = subprocess.Popen(
@@ -317,9 +317,9 @@ with interrupts.interrupts.watched(), {}:
 """
 
 
-def test_who_asks_one_process_twice_within_a_long_computation_hears_nothing_of_others():
-    long = WAITS.replace('TCPStore("127.0.0.1", 0, 2, True, timedelta(seconds=60))', "long()").format("nullcontext()")
-    code = "import numpy\n\n\ndef long():\n    numpy.linalg.eigvals(numpy.random.rand(3000, 3000))\n\n\n" + long
+def test_second_signal_ends_a_long_computation():
+    script = WAITS.replace('TCPStore("127.0.0.1", 0, 2, True, timedelta(seconds=60))', "long()").format("nullcontext()")
+    code = "import numpy\n\n\ndef long():\n    numpy.linalg.eigvals(numpy.random.rand(3000, 3000))\n\n\n" + script
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) as process:
         try:
@@ -337,15 +337,15 @@ def test_who_asks_one_process_twice_within_a_long_computation_hears_nothing_of_o
 @pytest.mark.parametrize(
     ("joining", "signum"),
     [
-        pytest.param(joining, signum, marks=[] if joining == (place == 0) else pytest.mark.slow)
+        pytest.param(joining, signum, marks=[] if joining == (index == 0) else pytest.mark.slow)
         for joining in (True, False)
-        for place, signum in enumerate(SIGNALS)
+        for index, signum in enumerate(SIGNALS)
     ],
 )
-def test_a_process_that_waits_for_others_ends_by_a_signal_or_a_second_one(joining, signum):
+def test_signal_ends_a_process_waiting_for_others(joining, signum):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    where = "interrupts.interrupts.joining()" if joining else "nullcontext()"
-    with subprocess.Popen([sys.executable, "-c", WAITS.format(where)], cwd=ROOT, **pipes) as process:
+    context = "interrupts.interrupts.joining()" if joining else "nullcontext()"
+    with subprocess.Popen([sys.executable, "-c", WAITS.format(context)], cwd=ROOT, **pipes) as process:
         try:
             assert process.stdout.readline() == "waits\n"
             time.sleep(0.5)
@@ -380,8 +380,8 @@ print("saved", flush=True)
 @pytest.mark.parametrize(
     ("rounds", "other"), [(1, signal.SIGINT), pytest.param(4_000_000, signal.SIGTERM, marks=pytest.mark.slow)]
 )
-def test_signals_that_come_together_are_one(rounds, other):
-    """As where a terminal sends one to torchrun and to what it has started, to which torchrun passes it on."""
+def test_simultaneous_signals_count_as_one(rounds, other):
+    """As when a terminal signals torchrun and its processes, and torchrun forwards the signal to them."""
     pipes = {"stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", BUSY.format(rounds)], cwd=ROOT, **pipes) as process:
         try:
@@ -396,19 +396,19 @@ def test_signals_that_come_together_are_one(rounds, other):
     assert (out, process.returncode) == ("saved\n", 0)
 
 
-def lasting(begun: Any) -> None:
-    begun.set()
+def sleep_after_start(started: Any) -> None:
+    started.set()
     time.sleep(60)
 
 
-def test_a_signal_that_a_forked_process_gets_is_not_heard_by_this_one(monkeypatch):
+def test_signal_to_forked_process_does_not_reach_parent(monkeypatch):
     monkeypatch.setattr(gt.train.interrupts, "UNHANDLED_AFTER", 0.1)
     context = multiprocessing.get_context("fork")
     with interrupts.watched(), interrupts.joining():
-        begun = context.Event()
-        forked = context.Process(target=lasting, args=(begun,))
+        started = context.Event()
+        forked = context.Process(target=sleep_after_start, args=(started,))
         forked.start()
-        assert begun.wait(30)
+        assert started.wait(30)
         for _ in range(3):
             os.kill(forked.pid, signal.SIGTERM)
         time.sleep(0.5)
@@ -418,19 +418,19 @@ def test_a_signal_that_a_forked_process_gets_is_not_heard_by_this_one(monkeypatc
     assert signal.set_wakeup_fd(-1) == -1
 
 
-def test_a_process_that_was_not_asked_itself_stops_with_the_others(tmp_path):
+def test_process_without_own_signal_stops_with_the_others(tmp_path):
     with pytest.raises(SystemExit) as stop, resumable(tmp_path):
         raise Interrupted(signal.SIGTERM)
     assert stop.value.code == 143
 
 
-def test_handlers_are_given_back(whole):
+def test_signal_handlers_are_restored(uninterrupted):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.slow
-def test_thirty_random_moments(tmp_path):
+def test_signals_at_random_moments(tmp_path):
     command = [sys.executable, "-m", "tests.random_signals", str(tmp_path), "30", "0"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr

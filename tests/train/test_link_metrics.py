@@ -1,4 +1,4 @@
-"""Ranks of links within their graphs, against a loop over graphs, links and nodes; and the head that multiplies."""
+"""Ranking metrics of links, against a loop over graphs, links and nodes; the head with a dot product."""
 
 import math
 
@@ -17,8 +17,8 @@ LINK = Schema(level="link", kind="binary")
 SIZES = (6, 1, 9, 2, 1, 4)
 
 
-def with_links(sizes=SIZES, seed=0, empty=(3,)) -> GraphBatch:
-    """Graphs with pairs of their nodes, linked (1), not (0) or unknown; self-loops, pairs named twice, none at all."""
+def batch_with_links(sizes=SIZES, seed=0, empty=(3,)) -> GraphBatch:
+    """Graphs with labelled node pairs: 1, 0 or unknown; with self-loops, duplicate pairs and graphs without pairs."""
     draw = torch.Generator().manual_seed(seed)
     batch = random_batch(sizes, seed)
     pairs, labels = [], []
@@ -30,8 +30,8 @@ def with_links(sizes=SIZES, seed=0, empty=(3,)) -> GraphBatch:
     return batch
 
 
-def looped(batch: GraphBatch, ratings: torch.Tensor) -> dict[str, float]:
-    """The scores of ratings (N, N) by definition."""
+def reference_scores(batch: GraphBatch, scores: torch.Tensor) -> dict[str, float]:
+    """The metrics of scores (N, N) by their definition."""
     of_graphs = []
     for graph, (low, high) in enumerate(zip(batch.ptr[:-1].tolist(), batch.ptr[1:].tolist(), strict=True)):
         pairs = zip(*batch.links.tolist(), batch.y[:, 0].tolist(), strict=True)
@@ -41,12 +41,12 @@ def looped(batch: GraphBatch, ratings: torch.Tensor) -> dict[str, float]:
             others = [w for w in range(low, high) if w != v]
             filtered = [w for w in others if (u, w) not in links]
             extended = [w for w in filtered if w != u]
-            found = []
+            ranks = []
             for nodes in (others, filtered, extended):
-                best = 1 + sum(bool(ratings[u, w] > ratings[u, v]) for w in nodes)
-                worst = best + sum(bool(ratings[u, w] == ratings[u, v]) for w in nodes)
-                found.append((best + worst) / 2)
-            of_links.append([*(1 / rank for rank in found), *(float(found[0] <= k) for k in (1, 3, 10))])
+                best = 1 + sum(bool(scores[u, w] > scores[u, v]) for w in nodes)
+                worst = best + sum(bool(scores[u, w] == scores[u, v]) for w in nodes)
+                ranks.append((best + worst) / 2)
+            of_links.append([*(1 / rank for rank in ranks), *(float(ranks[0] <= k) for k in (1, 3, 10))])
         if of_links:
             assert batch.sizes[graph] == high - low
             of_graphs.append(torch.tensor(of_links).mean(0))
@@ -54,68 +54,68 @@ def looped(batch: GraphBatch, ratings: torch.Tensor) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("values", [2, 5, 10_000], ids=["nearly all tied", "many ties", "hardly any tie"])
-def test_scores_are_those_of_a_loop(values):
-    metric, expected, weights = LinkRanks(), [], []
+def test_metrics_match_loop(values):
+    metric, expected, counts = LinkRanks(), [], []
     for seed, sizes in enumerate((SIZES, (12,), (1, 1), (3, 8, 3))):
-        batch = with_links(sizes, seed)
-        ratings = torch.randint(values, (batch.num_nodes,) * 2, generator=torch.Generator().manual_seed(seed)).float()
-        asks = with_rivals(batch)
-        metric.update(ratings[asks.links[0], asks.links[1]][:, None], asks.y)
+        batch = batch_with_links(sizes, seed)
+        scores = torch.randint(values, (batch.num_nodes,) * 2, generator=torch.Generator().manual_seed(seed)).float()
+        queries = with_rivals(batch)
+        metric.update(scores[queries.links[0], queries.links[1]][:, None], queries.y)
         graphs = len(batch.batch[batch.links[0, batch.y[:, 0] == 1]].unique())
         if graphs:
-            expected.append(looped(batch, ratings))
-            weights.append(graphs)
+            expected.append(reference_scores(batch, scores))
+            counts.append(graphs)
     for name, value in metric.compute().items():
-        of_batches = sum(weight * scores[name] for weight, scores in zip(weights, expected, strict=True)) / sum(weights)
-        assert float(value) == pytest.approx(of_batches, rel=1e-5), name
+        mean = sum(count * metrics[name] for count, metrics in zip(counts, expected, strict=True)) / sum(counts)
+        assert float(value) == pytest.approx(mean, rel=1e-5), name
     if values > 5:
-        assert len({round(float(value), 4) for value in metric.compute().values()}) == 6  # no filter is idle
+        assert len({round(float(value), 4) for value in metric.compute().values()}) == 6  # every filter has an effect
 
 
-def test_rivals_follow_their_link_and_no_loss_counts_them():
-    batch = with_links()
-    asks = with_rivals(batch)
-    assert torch.equal(asks.links[:, query_rows(asks)], batch.links)
-    assert torch.equal(asks.y[query_rows(asks), 0].nan_to_num(7), batch.y[:, 0].nan_to_num(7))
+def test_rivals_follow_their_link_and_are_excluded_from_the_loss():
+    batch = batch_with_links()
+    queries = with_rivals(batch)
+    assert torch.equal(queries.links[:, query_rows(queries)], batch.links)
+    assert torch.equal(queries.y[query_rows(queries), 0].nan_to_num(7), batch.y[:, 0].nan_to_num(7))
     assert torch.equal(query_rows(batch), torch.arange(len(batch.y)))
     sizes = batch.sizes[batch.batch[batch.links[0]]]
-    assert len(asks.y) == len(batch.y) + int((sizes - 1)[batch.y[:, 0] == 1].sum())
-    assert torch.equal(batch.batch[asks.links[0]], batch.batch[asks.links[1]])
-    ratings = torch.randn(batch.num_nodes, batch.num_nodes)
-    losses = [loss(LINK, ratings[each.links[0], each.links[1]][:, None], each.y) for each in (batch, asks)]
+    assert len(queries.y) == len(batch.y) + int((sizes - 1)[batch.y[:, 0] == 1].sum())
+    assert torch.equal(batch.batch[queries.links[0]], batch.batch[queries.links[1]])
+    scores = torch.randn(batch.num_nodes, batch.num_nodes)
+    losses = [loss(LINK, scores[each.links[0], each.links[1]][:, None], each.y) for each in (batch, queries)]
     torch.testing.assert_close(*losses)
 
 
-def test_a_graph_without_links_counts_for_nothing_and_nothing_at_all_is_undefined():
-    batch = with_links((5, 4), empty=())
+def test_graphs_without_links_are_ignored():
+    batch = batch_with_links((5, 4), empty=())
     batch.y[batch.batch[batch.links[0]] == 1] = 0.0
-    ratings = torch.rand(9, 9)
-    metric, asks = LinkRanks(), with_rivals(batch)
-    metric.update(ratings[asks.links[0], asks.links[1]][:, None], asks.y)
-    assert float(metric.compute()["mrr"]) == pytest.approx(looped(batch, ratings)["mrr"], rel=1e-6)
+    scores = torch.rand(9, 9)
+    metric, queries = LinkRanks(), with_rivals(batch)
+    metric.update(scores[queries.links[0], queries.links[1]][:, None], queries.y)
+    assert float(metric.compute()["mrr"]) == pytest.approx(reference_scores(batch, scores)["mrr"], rel=1e-6)
     metric.reset()
     batch.y[:] = torch.nan
-    asks = with_rivals(batch)
-    metric.update(torch.zeros(len(asks.y), 1), asks.y)
-    metric.update(torch.zeros(0, 1), asks.y[:0])
-    metric.update(torch.zeros(3, 1), torch.ones(3, 1))  # of a batch for training
+    queries = with_rivals(batch)
+    metric.update(torch.zeros(len(queries.y), 1), queries.y)
+    metric.update(torch.zeros(0, 1), queries.y[:0])
+    metric.update(torch.zeros(3, 1), torch.ones(3, 1))  # a training batch
     assert all(math.isnan(value) for value in metric.compute().values())
 
 
-def test_a_rating_that_is_no_number_is_no_good_rank():
-    batch = with_links((4,), empty=())
+def test_nan_score_makes_metrics_nan():
+    batch = batch_with_links((4,), empty=())
     batch.y[0] = 1.0
-    asks = with_rivals(batch)
-    for place in (0, 1):  # the link's own, that of a rival
-        ratings = torch.arange(float(len(asks.y)))[:, None]
-        ratings[place] = torch.nan
+    queries = with_rivals(batch)
+    for index in (0, 1):  # the score of the link, of a rival
+        scores = torch.arange(float(len(queries.y)))[:, None]
+        scores[index] = torch.nan
         metric = LinkRanks()
-        metric.update(ratings, asks.y)
+        metric.update(scores, queries.y)
         assert metric.compute()["mrr"].isnan()
         assert metric.compute()["hits@3"].isnan()
 
 
-def test_wrong_targets_are_refused():
+def test_invalid_targets_are_rejected():
     with pytest.raises(ValueError, match="expected"):
         LinkRanks().update(torch.zeros(2, 1), torch.zeros(2, 2))
     rival = torch.tensor([[torch.nan, 1.0, 0.0]])
@@ -124,28 +124,28 @@ def test_wrong_targets_are_refused():
 
 
 @pytest.mark.parametrize("hidden", [0, 2])
-def test_a_scalar_product_is_that_of_both_nodes_and_has_its_gradient(hidden):
+def test_dot_product_head_and_its_gradient(hidden):
     torch.manual_seed(0)
-    batch = with_links((3, 1, 2), empty=())
+    batch = batch_with_links((3, 1, 2), empty=())
     head = Head(8, LINK, hidden=hidden, dot=True).double()
     x = torch.randn(batch.num_nodes, 8, dtype=torch.double, requires_grad=True)
     out = head(x, batch)
-    maps, rectify = [part for part in head.mlp if isinstance(part, torch.nn.Linear)], torch.nn.functional.relu
+    linears, rectify = [part for part in head.mlp if isinstance(part, torch.nn.Linear)], torch.nn.functional.relu
     z = x
-    for number, part in enumerate(maps):
+    for number, part in enumerate(linears):
         z = z @ part.weight.T + part.bias
-        z = z if number == len(maps) - 1 else rectify(z)
+        z = z if number == len(linears) - 1 else rectify(z)
     expected = torch.stack([z[u] @ z[v] for u, v in batch.links.T.tolist()])[:, None]
     torch.testing.assert_close(out, expected)
     known = ~batch.y.isnan()
     entropy = torch.nn.functional.binary_cross_entropy_with_logits(expected[known], batch.y[known].double())
     ours = torch.autograd.grad(loss(LINK, out, batch.y), [x, *head.parameters()])
-    for one, other in zip(ours, torch.autograd.grad(entropy, [x, *head.parameters()]), strict=True):
-        torch.testing.assert_close(one, other)
+    for gradient, expected_gradient in zip(ours, torch.autograd.grad(entropy, [x, *head.parameters()]), strict=True):
+        torch.testing.assert_close(gradient, expected_gradient)
     assert torch.autograd.gradcheck(lambda rows: head(rows, batch), x)
 
 
-def test_a_scalar_product_is_of_links_with_one_target():
-    assert not Head(8, Schema((5,)), dot=True).dot  # a network is tried out on other data than those it will see
+def test_dot_product_requires_links_with_one_target():
+    assert not Head(8, Schema((5,)), dot=True).dot  # ignored: a network may be tried on data of another level
     with pytest.raises(ValueError, match="2 targets"):
         Head(8, Schema(level="link", kind="binary", outputs=2), dot=True)

@@ -1,4 +1,4 @@
-"""What the loss of a step asks of its device."""
+"""Loss of a training step: no copies to its device."""
 
 import pytest
 import torch
@@ -8,8 +8,8 @@ from gt.losses import total_loss
 from gt.schema import Schema
 
 
-class Made(TorchDispatchMode):
-    """Counts the tensors that are made of Python's numbers; a GPU is waited for until it has a copy of them."""
+class CountCopies(TorchDispatchMode):
+    """Counts the tensors made from Python numbers; copying them to a GPU makes the CPU wait."""
 
     count = 0
 
@@ -19,7 +19,7 @@ class Made(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    ("numbers", "loss"),
+    ("options", "loss"),
     [
         ({"kind": "regression", "mean": (1.0, 2.0), "scale": (3.0, 5.0)}, None),
         ({"kind": "regression", "mean": (1.0, 2.0), "scale": (3.0, 6.0)}, torch.nn.SmoothL1Loss()),
@@ -28,13 +28,13 @@ class Made(TorchDispatchMode):
     ],
     ids=["regression", "own loss", "multiclass", "binary"],
 )
-def test_a_step_copies_no_numbers_of_the_schema_to_its_device(numbers, loss):
-    schema = Schema(outputs=2, **numbers)
+def test_loss_copies_no_schema_values_to_its_device(options, loss):
+    schema = Schema(outputs=2, **options)
     prediction = torch.randn(5, 2, requires_grad=True)
     target = torch.arange(5) % 2 if schema.kind == "multiclass" else torch.ones(5, 2)
-    with torch.inference_mode():  # a validation may be the first that asks for them
+    with torch.inference_mode():  # a validation may be the first to need them
         total_loss(schema, prediction, target, loss)
-    with Made() as made:
+    with CountCopies() as copies:
         total, _ = total_loss(schema, prediction, target, loss)
     total.backward()
-    assert made.count == 0
+    assert copies.count == 0

@@ -1,4 +1,4 @@
-"""Which rows of tables and heads stand for the same in data of another reading."""
+"""The meaning of the rows of embedding tables and heads, compared between two schemas."""
 
 from typing import Any
 
@@ -11,82 +11,87 @@ from gt.schema import Schema
 from gt.train.meaning import changed_parts, copy_common_rows, difference, output_weights, rows_by_meaning
 
 
-def language(letters: str) -> Schema:
-    """That of a text of some letters, as `gt.data.text.language` makes it."""
+def text_schema(letters: str) -> Schema:
+    """The schema of a text of some characters, as `gt.data.text.language` makes it."""
     tokenizer, size = Characters(letters), len(letters)
     return Schema((size,), level="node", outputs=size, names=tokenizer.names, tokenizer=tokenizer.dumps())
 
 
-def test_a_token_keeps_its_row_in_another_alphabet() -> None:
+def test_rows_are_matched_by_token_and_category() -> None:
     for part in ("nodes", "head"):
-        ours, old = rows_by_meaning(language("bcd"), part), rows_by_meaning(language("abc"), part)
-        assert [(ours[meant], old[meant]) for meant in ours if meant in old] == [(0, 1), (1, 2)]
-    assert set(rows_by_meaning(language("abc"), "nodes")) == {"a", "b", "c"}
+        current, saved = rows_by_meaning(text_schema("bcd"), part), rows_by_meaning(text_schema("abc"), part)
+        assert [(current[token], saved[token]) for token in current if token in saved] == [(0, 1), (1, 2)]
+    assert set(rows_by_meaning(text_schema("abc"), "nodes")) == {"a", "b", "c"}
     assert rows_by_meaning(Schema(tokenizer=Bytes().dumps()), "nodes") == {}
     columns = Schema(node_vocab=(2, 3), node_names=("a", "b"), node_categories=(("x", "y"), (4, 5, 6)))
     assert rows_by_meaning(columns, "nodes")["b", 5] == 3
     assert rows_by_meaning(Schema(node_vocab=(2, 3)), "nodes") == {}
 
 
-def classes(*names: str, **more: Any) -> Schema:
+def class_schema(*names: str, **more: Any) -> Schema:
     return Schema(outputs=len(names), names=names, **more)
 
 
-def targets(*names: str, **more: Any) -> Schema:
-    return classes(*names, kind="binary", **more)
+def target_schema(*names: str, **more: Any) -> Schema:
+    return class_schema(*names, kind="binary", **more)
 
 
 @pytest.mark.parametrize(
-    ("theirs", "ours", "why"),
+    ("saved", "current", "reason"),
     [
-        (classes("a", "b"), classes("b", "a"), "other classes"),
-        (targets("a", "b"), targets("b", "a"), "other targets"),
-        (targets("a", "b"), classes("a", "b"), "other classes"),
-        (classes("a", "b"), Schema(outputs=2), "other classes"),
-        (targets("a", answers=(("no", "yes"),)), targets("a", answers=(("yes", "no"),)), "other targets"),
-        (language("abc"), language("bcd"), "other tokens"),
-        (classes("a", "b"), classes("a", "b", level="node"), None),
-        (targets("a"), targets("b"), None),  # a single target may be called anything
+        (class_schema("a", "b"), class_schema("b", "a"), "other classes"),
+        (target_schema("a", "b"), target_schema("b", "a"), "other targets"),
+        (target_schema("a", "b"), class_schema("a", "b"), "other classes"),
+        (class_schema("a", "b"), Schema(outputs=2), "other classes"),
+        (target_schema("a", answers=(("no", "yes"),)), target_schema("a", answers=(("yes", "no"),)), "other targets"),
+        (text_schema("abc"), text_schema("bcd"), "other tokens"),
+        (class_schema("a", "b"), class_schema("a", "b", level="node"), None),
+        (target_schema("a"), target_schema("b"), None),  # the name of a single target does not matter
         (Schema(outputs=2), Schema(outputs=2), None),
         (Schema(outputs=2), Schema(outputs=3), None),
         (Schema(outputs=2, pointer=True), Schema(outputs=3, pointer=True), None),
     ],
 )
-def test_outputs_that_mean_something_else_are_told(theirs: Schema, ours: Schema, why: str | None) -> None:
-    assert changed_parts(theirs, ours).get("head") == (why and f"the data have {why}")
+def test_changed_meaning_of_outputs_is_detected(saved: Schema, current: Schema, reason: str | None) -> None:
+    assert changed_parts(saved, current).get("head") == (reason and f"the data have {reason}")
 
 
-def test_what_two_networks_differ_in_is_shown_where_it_is_short() -> None:
-    first, *others = classes("neg", "pos"), classes("pos", "neg"), classes("a" * 80, "b"), Schema(outputs=2)
+def test_difference_lists_only_short_values() -> None:
+    first, *others = (
+        class_schema("neg", "pos"),
+        class_schema("pos", "neg"),
+        class_schema("a" * 80, "b"),
+        Schema(outputs=2),
+    )
     shown = "what they predict"
     assert [difference(first, other) for other in others] == [f"{shown}: neg, pos and pos, neg", shown, shown]
     assert difference(first, first) == difference(first, others[0], but=("names",)) == ""
     letters = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    assert difference(language(letters[:-1]), language(letters[1:])) == "the tokens they read"
+    assert difference(text_schema(letters[:-1]), text_schema(letters[1:])) == "the tokens they read"
 
 
-def test_outputs_are_told_by_tokens_that_have_no_names() -> None:
+def test_changed_tokenizer_without_names_is_detected() -> None:
     texts = [Schema((9,), level="node", outputs=9, tokenizer=tokens) for tokens in ("one", "another")]
     assert changed_parts(*texts)["head"] == "the data have other tokens"
 
 
-def test_each_position_of_a_target_has_its_rows() -> None:
-    theirs, ours = (classes(*names, positions=2) for names in ("abc", "ca"))
+def test_rows_are_copied_for_each_position() -> None:
+    saved, current = (class_schema(*names, positions=2) for names in ("abc", "ca"))
     value, old = torch.zeros(4, 1), torch.arange(6.0)[:, None]
-    assert copy_common_rows("head", value, old, ours, theirs) == 4
+    assert copy_common_rows("head", value, old, current, saved) == 4
     assert value.flatten().tolist() == [2, 0, 5, 3]
-    assert copy_common_rows("head", torch.zeros(4, 1), old[:5], ours, theirs) == 0  # a head of another depth
-    assert copy_common_rows("head", torch.zeros(4, 2), old, ours, theirs) == 0
+    assert copy_common_rows("head", torch.zeros(4, 1), old[:5], current, saved) == 0  # a head of another depth
+    assert copy_common_rows("head", torch.zeros(4, 2), old, current, saved) == 0
 
 
-def test_the_last_map_of_a_head_is_that_of_its_outputs() -> None:
-    def last(schema: Schema, **options: Any) -> set[str]:
+def test_output_weights_are_the_last_layer_of_the_head() -> None:
+    def last_layer(schema: Schema, **options: Any) -> set[str]:
         net = torch.nn.Module()
         net.head = Head(8, schema, **options)
         return output_weights(net, schema)
 
-    assert last(classes("a", "b")) == {"head.mlp.4.weight", "head.mlp.4.bias"}
-    assert last(classes("a", "b"), hidden=0) == {"head.mlp.0.weight", "head.mlp.0.bias"}
-    assert last(Schema(level="link", kind="binary"), dot=True) == set()
-    assert last(Schema(outputs=2, pointer=True)) == set()
+    assert last_layer(class_schema("a", "b")) == {"head.mlp.4.weight", "head.mlp.4.bias"}
+    assert last_layer(class_schema("a", "b"), hidden=0) == {"head.mlp.0.weight", "head.mlp.0.bias"}
+    assert last_layer(Schema(level="link", kind="binary"), dot=True) == set()
+    assert last_layer(Schema(outputs=2, pointer=True)) == set()
     assert output_weights(torch.nn.Linear(1, 1), Schema()) == set()

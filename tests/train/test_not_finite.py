@@ -20,7 +20,7 @@ from gt.train.not_finite import StepContext, _replay, all_finite
 from gt.train.report import history
 from gt.train.task import Task
 from tests.small_runs import train, weights, write_graphs
-from tests.train.test_interrupts import same_run, short_report, stopped  # noqa: F401  a fixture
+from tests.train.test_interrupts import assert_same_run, short_report, train_until_signal  # noqa: F401  a fixture
 
 OPTIONS = ("callbacks.last.minutes=0", "model.block.dropout=0.2", "optim.lr=1e-2", "model.depth=2")
 
@@ -151,9 +151,9 @@ def test_run_with_skipped_step_resumes_identically(data, tmp_path):
     options = (*data, *OPTIONS[1:], "optim.skip=1", "trainer.accumulate_grad_batches=2")
     with broken_attention((0, 2)):
         train(tmp_path / "whole", *options)
-        stopped((Task, "training_step", 3), signal.SIGTERM, tmp_path / "run", *options)  # during the skipped step
+        train_until_signal((Task, "training_step", 3), signal.SIGTERM, tmp_path / "run", *options)  # in a skipped step
         train(tmp_path / "run", *options, resume=True)
-    same_run(tmp_path / "run", tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
     assert weights(tmp_path / "run").keys()
     assert history(tmp_path / "run")["train/loss"].isna().any()
 

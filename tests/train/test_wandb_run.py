@@ -12,7 +12,7 @@ from gt.train.logging import wandb_logger
 from gt.train.task import Task
 from gt.train.wandb_run import charts
 from tests.small_runs import train, write_graphs
-from tests.train.test_interrupts import stopped
+from tests.train.test_interrupts import train_until_signal
 from tests.wandb_records import read_log, records, values
 from tests.wandb_server import recorder
 
@@ -94,7 +94,7 @@ def test_scores_baseline_figures_and_samples_are_logged(logged_run):
 
 def test_resumed_run_uploads_both_logs_and_overall_best(tmp_path, capsys):
     overrides = [*write_graphs(tmp_path), "logger=[csv,wandb]", "trainer.max_epochs=4"]
-    stopped((Task, "training_step", 13), signal.SIGTERM, tmp_path / "run", *overrides)  # of 20 steps
+    train_until_signal((Task, "training_step", 13), signal.SIGTERM, tmp_path / "run", *overrides)  # of 20 steps
     wandb.finish()
     capsys.readouterr()
     train(tmp_path / "run", *overrides, resume=True)
