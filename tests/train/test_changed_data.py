@@ -13,7 +13,7 @@ from gt.predict import main as predict
 from gt.train.resume import check_data
 from gt.train.task import Task
 from tests.small_runs import configured, train, write_graphs
-from tests.train.test_interrupts import train_until_signal
+from tests.train.signals import train_until_signal
 
 
 def train_run(folder: Path, *overrides: str) -> Path:

@@ -25,7 +25,7 @@ from gt.train.optim import Optimisation
 from gt.train.task import Task
 from tests.runs import network
 from tests.small_runs import train, weights, write_graphs
-from tests.train.test_interrupts import train_until_signal
+from tests.train.signals import train_until_signal
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from gt.train.not_finite import StepContext, _replay, all_finite
 from gt.train.report import history
 from gt.train.task import Task
 from tests.small_runs import train, weights, write_graphs
-from tests.train.test_interrupts import assert_same_run, short_report, train_until_signal  # noqa: F401  a fixture
+from tests.train.signals import assert_same_run, short_report, train_until_signal  # noqa: F401  a fixture
 
 OPTIONS = ("callbacks.last.minutes=0", "model.block.dropout=0.2", "optim.lr=1e-2", "model.depth=2")
 

@@ -12,7 +12,7 @@ from gt.train.logging import wandb_logger
 from gt.train.task import Task
 from gt.train.wandb_run import charts
 from tests.small_runs import train, write_graphs
-from tests.train.test_interrupts import train_until_signal
+from tests.train.signals import train_until_signal
 from tests.wandb_records import read_log, records, values
 from tests.wandb_server import recorder
 
