@@ -1,4 +1,4 @@
-"""Measures by layer, each against a loop, and what is known of networks."""
+"""Diagnostics of depth: each measure against a loop, and known properties of networks."""
 
 import math
 from collections import defaultdict, deque
@@ -26,7 +26,7 @@ from gt.model import GraphTransformer
 from gt.schema import Schema
 from tests.graphs import SIZES, random_batch
 
-MOST = 3
+MAX_HOPS = 3
 
 
 def network(block, depth=2, mask=Complete(), width=8, **options):  # noqa: B008  masks are frozen values
@@ -35,8 +35,8 @@ def network(block, depth=2, mask=Complete(), width=8, **options):  # noqa: B008 
     return GraphTransformer(schema, width, depth, block, mask, **options).eval().double()
 
 
-def breadth_first(batch, reader):
-    """By node, how many edges lie between it and a reader."""
+def distances_to(batch, reader):
+    """The distance in hops of each node from which there is a path to a reader."""
     sources = defaultdict(list)
     for source, target in batch.edge_index.T.tolist():
         sources[target].append(source)
@@ -52,7 +52,7 @@ def breadth_first(batch, reader):
 
 @pytest.mark.parametrize("directed", [False, True])
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-def test_dirichlet_energy_is_a_sum_over_joined_nodes(sizes, directed):
+def test_dirichlet_energy_matches_loop(sizes, directed):
     batch = random_batch(sizes, directed=directed)
     x = torch.randn(batch.num_nodes, 4, dtype=torch.float64)
     energy = dirichlet_energy(x, batch)
@@ -73,13 +73,13 @@ def test_dirichlet_energy_is_a_sum_over_joined_nodes(sizes, directed):
     torch.testing.assert_close(dirichlet_energy(5 * x, batch), energy, equal_nan=True)
 
 
-def test_states_that_follow_the_degrees_are_smooth():
+def test_states_proportional_to_root_degree_have_zero_energy():
     batch = random_batch((9,), directed=False)
     x = (1.0 + batch.in_degree).sqrt()[:, None] * torch.tensor([[1.0, -2.0]])
     assert dirichlet_energy(x, batch).item() == pytest.approx(0, abs=1e-9)
 
 
-def test_effective_rank_is_that_of_each_graph_alone():
+def test_effective_rank_of_each_graph():
     batch = random_batch((1, 9, 4, 2))
     x = torch.randn(batch.num_nodes, 5, dtype=torch.float64)
     x[:1] = 0  # the first graph
@@ -96,7 +96,7 @@ def test_effective_rank_is_that_of_each_graph_alone():
 
 
 @pytest.mark.parametrize("mask", [Causal(), Hops(1), PerHead((Hops(0), Complete()))], ids=str)
-def test_entropy_and_sinks_are_those_of_a_plain_softmax(mask):
+def test_attention_entropy_and_sink_mass_match_loop(mask):
     torch.manual_seed(0)
     batch = random_batch((1, 6, 3), density=0.2)
     pairs, scores = mask(batch), torch.randn(batch.num_nodes, batch.num_nodes, 2, dtype=torch.float64)
@@ -120,7 +120,7 @@ def test_entropy_and_sinks_are_those_of_a_plain_softmax(mask):
 
 
 @pytest.mark.parametrize("backend", ["dense", "sparse"])
-def test_sensitivity_is_the_norm_of_jacobians(backend):
+def test_sensitivity_is_the_norm_of_the_jacobian(backend):
     width, batch = 4, random_batch((5, 1, 4), density=0.25)
     block = partial(
         ParallelBlock, local=GINE, attention=partial(Attention, heads=2, backend=backend), norm=nn.LayerNorm
@@ -138,62 +138,62 @@ def test_sensitivity_is_the_norm_of_jacobians(backend):
         return states.pop()
 
     jacobian = torch.autograd.functional.jacobian(state, inputs.detach())  # (N, d, N, d)
-    expected, pairs = torch.zeros(MOST + 2, dtype=torch.float64), [0] * (MOST + 2)
+    expected, pairs = torch.zeros(MAX_HOPS + 2, dtype=torch.float64), [0] * (MAX_HOPS + 2)
     targets = torch.tensor([[0, 5, 6], [4, 5, 9]])
     graphs = [range(5), range(5, 6), range(6, 10)]
     for i, graph in [(i, g) for row in targets.tolist() for i, g in zip(row, graphs, strict=True)]:
-        hops = breadth_first(batch, i)
+        hops = distances_to(batch, i)
         for j in graph:
-            place = min(hops.get(j, MOST + 1), MOST + 1)
-            expected[place] += jacobian[i, :, j].square().sum()
-            pairs[place] += 1
+            distance = min(hops.get(j, MAX_HOPS + 1), MAX_HOPS + 1)
+            expected[distance] += jacobian[i, :, j].square().sum()
+            pairs[distance] += 1
     leaf = inputs.detach().requires_grad_()
-    # the unit vectors times sqrt(d) are uncorrelated, of variance 1: the mean over them is exact
+    # unit vectors times sqrt(d) are uncorrelated with variance 1, so that their mean is exact
     squares, counted = sensitivity(
         [leaf, state(leaf)],
         leaf,
         batch,
         targets.repeat_interleave(width, 0),
         (width**0.5 * torch.eye(width).double())[:, None].expand(-1, 3, -1).repeat(2, 1, 1),
-        MOST,
+        MAX_HOPS,
     )
     assert counted.tolist() == [width * count for count in pairs]
     torch.testing.assert_close(squares[1] / width, expected)
-    assert squares[0, 0] / width == pytest.approx(6 * width)  # the input itself: six identities, and nothing else
+    assert squares[0, 0] / width == pytest.approx(6 * width)  # the input: only six identities
     assert not squares[0, 1:].any()
 
 
-def test_random_vectors_estimate_it():
+def test_sensitivity_is_estimated_with_random_vectors():
     batch = path_graphs([3, 3, 3, 3])
     batch.x = torch.arange(5).repeat(6)[:24].view(12, 2)
     net = network(partial(ParallelBlock, local=GCN, norm=nn.Identity), 1, width=4)
-    felt = diagnose(net, [batch], 2, 400).iloc[1]
+    measures = diagnose(net, [batch], 2, 400).iloc[1]
     squared = net.blocks[0].local.linear.weight.square().sum().item()
     # two nodes read another, with in-degrees 1 and 0, or 1 and 1
-    assert felt["sensitivity_1"] ** 2 == pytest.approx(squared * (1 / 2 + 1 / 4) / 2, rel=0.1)
-    assert felt["sensitivity_2"] == 0
+    assert measures["sensitivity_1"] ** 2 == pytest.approx(squared * (1 / 2 + 1 / 4) / 2, rel=0.1)
+    assert measures["sensitivity_2"] == 0
 
 
-def test_message_passing_of_k_layers_feels_nothing_beyond_k_hops():
+def test_sensitivity_of_k_message_passing_layers_ends_at_k_hops():
     batch = path_graphs([9, 1, 4])
     batch.x, batch.edge_attr = torch.randint(5, (14, 2)), torch.zeros(batch.num_edges, 1, dtype=torch.long)
     table = diagnose(network(partial(ParallelBlock, local=GINE), 3), [batch], 6, 60)
-    felt = table[[f"sensitivity_{hops}" for hops in range(7)]].to_numpy()
+    sensitivities = table[[f"sensitivity_{hops}" for hops in range(7)]].to_numpy()
     for layer in range(4):  # the first is the input
-        assert (felt[layer, : layer + 1] > 0).all()
-        assert (felt[layer, layer + 1 :] == 0).all()
-    assert (table["sensitivity_further"] == 0).all()  # what comes after a token too
+        assert (sensitivities[layer, : layer + 1] > 0).all()
+        assert (sensitivities[layer, layer + 1 :] == 0).all()
+    assert (table["sensitivity_further"] == 0).all()  # including later nodes of the path
     attention = partial(ParallelBlock, attention=partial(Attention, heads=2))
-    felt = diagnose(network(attention, 1), [batch], 6, 60)
-    assert (felt.iloc[1][[f"sensitivity_{hops}" for hops in range(7)]] > 0).all()
-    assert felt["sensitivity_further"][1] > 0
+    sensitivities = diagnose(network(attention, 1), [batch], 6, 60)
+    assert (sensitivities.iloc[1][[f"sensitivity_{hops}" for hops in range(7)]] > 0).all()
+    assert sensitivities["sensitivity_further"][1] > 0
 
 
-def test_a_deep_gcn_smooths_and_a_residual_keeps_what_it_had():
+def test_deep_gcn_oversmooths_without_residual():
     batch = random_batch((20, 30, 25), directed=False, density=0.15)
     tables = []
-    for kept in (False, True):
-        net = network(partial(ConvolutionBlock, local=GCN, residual=kept), 12, width=32)
+    for with_residual in (False, True):
+        net = network(partial(ConvolutionBlock, local=GCN, residual=with_residual), 12, width=32)
         tables.append(diagnose(net, [batch], targets=1))
     plain, residual = tables
     energy = plain["dirichlet_energy"].to_numpy()
@@ -204,7 +204,7 @@ def test_a_deep_gcn_smooths_and_a_residual_keeps_what_it_had():
 
 
 @pytest.mark.parametrize("mask", [Hops(1), Hops(1) | VirtualNodes(2)], ids=str)
-def test_a_network_is_looked_at_as_it_is(mask):
+def test_diagnose_leaves_the_network_unchanged(mask):
     batch = random_batch((6, 1, 9), directed=False)
     attention = partial(Attention, heads=2)
     blocks = [
@@ -225,7 +225,7 @@ def test_a_network_is_looked_at_as_it_is(mask):
     assert table["sink_mass"][2] == pytest.approx(table[["sink_mass_head_0", "sink_mass_head_1"]].iloc[2].mean())
 
 
-def test_of_masks_that_are_redrawn_the_first_draw_is_looked_at():
+def test_diagnose_uses_the_first_draw_of_redrawn_masks():
     mask = RandomEdges(2)
     net = network(partial(ParallelBlock, attention=partial(Attention, heads=2)), mask=mask, redraw=3)
     measures = diagnose(net, [random_batch((6, 4))])
@@ -235,7 +235,7 @@ def test_of_masks_that_are_redrawn_the_first_draw_is_looked_at():
     assert not diagnose(net, [random_batch((6, 4))]).equals(measures)
 
 
-def test_even_attention_is_even():
+def test_uniform_attention_has_maximal_entropy():
     batch = random_batch((6, 6))
     net = network(partial(ParallelBlock, attention=partial(Attention, heads=2)), 1)
     nn.init.zeros_(net.blocks[0].attention.project_in.weight)

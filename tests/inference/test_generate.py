@@ -1,4 +1,4 @@
-"""Sampling: what a cache says is what the whole model says, and draws follow the rules they are given."""
+"""Text generation: decoding with a cache against the whole model, sampling, and the command."""
 
 import json
 import os
@@ -49,8 +49,8 @@ LEARNED = (LearnedPositions(),)
 
 
 @pytest.fixture(autouse=True)
-def alone():
-    """No gradients, and one thread: steps are so small that a second one only costs."""
+def single_thread():
+    """Without gradients, and on one thread: for such small steps a second one only costs time."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     with torch.no_grad():
@@ -58,7 +58,7 @@ def alone():
     torch.set_num_threads(before)
 
 
-def model(
+def build_model(
     mask=Causal(),  # noqa: B008
     encodings=LEARNED,
     block=ParallelBlock,
@@ -94,8 +94,8 @@ def tokens(samples: int, length: int) -> torch.Tensor:
     return torch.randint(VOCABULARY, (samples, length), generator=torch.Generator().manual_seed(length))
 
 
-def whole(net: GraphTransformer, text: torch.Tensor) -> torch.Tensor:
-    """(S, T) tokens to (S, T, outputs), every text by itself."""
+def full_logits(net: GraphTransformer, text: torch.Tensor) -> torch.Tensor:
+    """(S, T) tokens to logits (S, T, outputs), each text as a batch of its own."""
     rows = []
     for row in text:
         batch = path_graphs([len(row)])
@@ -140,32 +140,32 @@ CASES = {
 
 
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
-def test_a_cache_says_what_the_whole_model_says_at_every_step(options):
-    net = model(**options)
+def test_cache_matches_the_model_at_every_step(options):
+    net = build_model(**options)
     text = tokens(3, CONTEXT)
-    expected = whole(net, text)
+    expected = full_logits(net, text)
     assert obstacle(net) is None
-    for first in (1, 5, CONTEXT):  # tokens of the prompt, read at once
+    for first in (1, 5, CONTEXT):  # length of the prompt, read at once
         cache = reader(net, CONTEXT)
         assert isinstance(cache, Cache)
         for stop in range(first, CONTEXT + 1):
             torch.testing.assert_close(cache(text[:, :stop]), expected[:, stop - 1], rtol=1e-8, atol=1e-8)
     cache.restart()
-    torch.testing.assert_close(cache(text[:, 4:9]), whole(net, text[:, 4:9])[:, -1], rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(cache(text[:, 4:9]), full_logits(net, text[:, 4:9])[:, -1], rtol=1e-8, atol=1e-8)
     assert torch.allclose(Recompute(net)(text), expected[:, -1], atol=1e-8)
 
 
-def test_the_cases_tell_models_apart():
-    """Were a mask or a hint passed over, the comparison above would have to notice."""
+def test_cases_give_different_logits():
+    """So that the comparison above fails if a cache ignores a mask or a hint."""
     text = tokens(3, CONTEXT)
-    said = {name: whole(model(**options), text) for name, options in CASES.items() if name != "no blocks"}
+    logits = {name: full_logits(build_model(**options), text) for name, options in CASES.items() if name != "no blocks"}
     for name in ("sinusoidal", "rope", "window", "by head", "position decay", "no attention"):
-        assert (said["learned"] - said[name]).abs().max() > 0.05, name
-    assert (said["hop decay"] - said["no positions"]).abs().max() > 0.05
+        assert (logits["learned"] - logits[name]).abs().max() > 0.05, name
+    assert (logits["hop decay"] - logits["no positions"]).abs().max() > 0.05
 
 
-def test_a_cache_reads_new_rows_only(monkeypatch):
-    net = model()
+def test_cache_embeds_only_new_tokens(monkeypatch):
+    net = build_model()
     seen = []
     monkeypatch.setattr(net.nodes, "forward", lambda x, run=net.nodes.forward: (seen.append(len(x)), run(x))[1])
     cache = Cache(net, CONTEXT)
@@ -174,7 +174,7 @@ def test_a_cache_reads_new_rows_only(monkeypatch):
     assert seen == [8, 2, 2]
 
 
-OTHERS = {
+UNCACHEABLE = {
     "message passing": ({"local": GCN}, "message passing along edges"),
     "a foreign branch": ({"local": Recurrent}, "Recurrent cannot be cached"),
     "a foreign branch with parts": ({"local": Parted}, "Parted cannot be cached"),
@@ -188,19 +188,19 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize(("options", "said"), OTHERS.values(), ids=OTHERS)
-def test_other_causal_models_read_the_whole_text_each_time(options, said):
-    net = model(**options)
-    assert said in str(obstacle(net))
+@pytest.mark.parametrize(("options", "message"), UNCACHEABLE.values(), ids=UNCACHEABLE)
+def test_uncacheable_models_recompute_the_whole_text(options, message):
+    net = build_model(**options)
+    assert message in str(obstacle(net))
     read = reader(net, CONTEXT)
     assert isinstance(read, Recompute)
     text = tokens(2, 7)
     for stop in (1, 4, 7):
-        assert torch.allclose(read(text[:, :stop]), whole(net, text[:, :stop])[:, -1], atol=1e-8)
+        assert torch.allclose(read(text[:, :stop]), full_logits(net, text[:, :stop])[:, -1], atol=1e-8)
 
 
 @pytest.mark.parametrize(
-    ("mask", "said"),
+    ("mask", "message"),
     [
         (Complete(), r"the mask Complete\(\) lets a token read later tokens: train with a causal one"),
         (Window(2), r"the mask Window\((width=)?2\) lets a token"),
@@ -210,17 +210,19 @@ def test_other_causal_models_read_the_whole_text_each_time(options, said):
         (Causal() | VirtualNodes(2), "virtual nodes, which see later tokens"),
     ],
 )
-def test_models_that_look_ahead_are_refused(mask, said):
-    with pytest.raises(UserError, match=said) as caught:
-        reader(model(mask), CONTEXT)
+def test_non_causal_models_are_rejected(mask, message):
+    with pytest.raises(UserError, match=message) as caught:
+        reader(build_model(mask), CONTEXT)
     assert "\n" not in str(caught.value)
-    check_causal(model(), CONTEXT)
+    check_causal(build_model(), CONTEXT)
 
 
 # ---- draws
 
 
-def brute_force(logits: list[float], temperature: float, top_k: int | None, top_p: float | None) -> list[float]:
+def reference_probabilities(
+    logits: list[float], temperature: float, top_k: int | None, top_p: float | None
+) -> list[float]:
     weights = {i: np.exp(value / temperature) for i, value in enumerate(logits)}
     ranked = sorted(weights, key=lambda i: -weights[i])
     if top_k is not None:
@@ -240,26 +242,26 @@ def brute_force(logits: list[float], temperature: float, top_k: int | None, top_
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
 @pytest.mark.parametrize("top_k", [None, 1, 3, 7, 100])
 @pytest.mark.parametrize("top_p", [None, 0.01, 0.5, 0.9, 1.0])
-def test_probabilities_are_those_of_a_plain_loop(temperature, top_k, top_p):
+def test_probabilities_match_loop(temperature, top_k, top_p):
     logits = torch.randn(5, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2
     found = probabilities(logits, temperature, top_k, top_p)
     for row, each in zip(found.tolist(), logits.tolist(), strict=True):
-        assert row == pytest.approx(brute_force(each, temperature, top_k, top_p), abs=1e-9)
+        assert row == pytest.approx(reference_probabilities(each, temperature, top_k, top_p), abs=1e-9)
 
 
 @pytest.mark.parametrize("temperature", [1e-40, 1e-300])
-def test_the_coldest_temperatures_take_the_likeliest(temperature):
+def test_tiny_temperatures_are_greedy(temperature):
     logits = torch.tensor([[-3.0, 2.0, 1.999], [1e30, -1e30, 0.0]])
     assert probabilities(logits, temperature).tolist() == [[0, 1, 0], [1, 0, 0]]
 
 
-def test_no_temperature_takes_the_likeliest():
+def test_zero_temperature_is_greedy():
     logits = torch.tensor([[1.0, 5.0, 2.0], [0.0, -1.0, -2.0]])
     assert probabilities(logits, 0.0).tolist() == [[0, 1, 0], [1, 0, 0]]
 
 
 @pytest.mark.parametrize("options", [{"temperature": -1}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.5}])
-def test_draws_out_of_range_are_refused(options):
+def test_sampling_options_out_of_range_are_rejected(options):
     with pytest.raises(ValueError, match="must be"):
         probabilities(torch.zeros(1, 3), **options)
 
@@ -267,8 +269,8 @@ def test_draws_out_of_range_are_refused(options):
 @pytest.mark.parametrize(
     "options", [{}, {"encodings": (Rotary(),)}, {"mask": WINDOW}], ids=["learned", "rope", "window"]
 )
-def test_a_cache_changes_no_text_though_it_outgrows_the_context(options):
-    net = model(**options)
+def test_cache_changes_no_text_beyond_the_context(options):
+    net = build_model(**options)
     prompt = tokens(1, 3).repeat(4, 1)
     texts = [generate(r, prompt, 40, CONTEXT, seed=5) for r in (Cache(net, CONTEXT), Recompute(net))]
     assert torch.equal(*texts)
@@ -277,8 +279,8 @@ def test_a_cache_changes_no_text_though_it_outgrows_the_context(options):
     assert len({tuple(row) for row in texts[0].tolist()}) == 4
 
 
-def test_a_reader_takes_more_and_fewer_texts_after_a_restart():
-    net = model()
+def test_reader_accepts_other_batch_sizes_after_restart():
+    net = build_model()
     read = reader(net, CONTEXT)
     for samples in (2, 3, 1):
         text = tokens(samples, 5)
@@ -286,8 +288,8 @@ def test_a_reader_takes_more_and_fewer_texts_after_a_restart():
         torch.testing.assert_close(read(text), Recompute(net)(text))
 
 
-def test_texts_follow_their_seed():
-    net, prompt = model(), tokens(2, 1)
+def test_texts_depend_on_the_seed_unless_greedy():
+    net, prompt = build_model(), tokens(2, 1)
     one, again, other = (generate(Cache(net, CONTEXT), prompt, 30, CONTEXT, seed=s) for s in (1, 1, 2))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
@@ -295,21 +297,21 @@ def test_texts_follow_their_seed():
     assert torch.equal(*greedy)
 
 
-def test_draws_follow_the_model():
-    """The first drawn token of many texts has the frequencies that the model gives it."""
-    net, prompt = model(), tokens(1, 4).repeat(20_000, 1)
+def test_sampled_frequencies_match_the_model():
+    """The first sampled token of many texts has the frequencies that the model predicts."""
+    net, prompt = build_model(), tokens(1, 4).repeat(20_000, 1)
     drawn = generate(Cache(net, CONTEXT), prompt, 1, CONTEXT, seed=0)[:, -1]
-    expected = whole(net, prompt[:1])[0, -1].softmax(-1)
+    expected = full_logits(net, prompt[:1])[0, -1].softmax(-1)
     found = torch.bincount(drawn, minlength=VOCABULARY).double() / len(drawn)
     assert torch.allclose(found, expected, atol=0.02)
 
 
 @pytest.mark.parametrize("length", [CONTEXT - 1, CONTEXT, CONTEXT + 1, 5 * CONTEXT])
-def test_a_long_prompt_is_read_from_its_end(length):
-    net = model()
-    said = generate(Cache(net, CONTEXT), tokens(2, length), 1, CONTEXT, temperature=0.0)
-    seen = tokens(2, length)[:, 0 if length <= CONTEXT else -(CONTEXT + 1) // 2 + (CONTEXT + 1) % 2 :]
-    assert torch.equal(said[:, -1], whole(net, seen)[:, -1].argmax(-1))
+def test_long_prompt_is_truncated_to_its_end(length):
+    net = build_model()
+    generated = generate(Cache(net, CONTEXT), tokens(2, length), 1, CONTEXT, temperature=0.0)
+    read = tokens(2, length)[:, 0 if length <= CONTEXT else -(CONTEXT + 1) // 2 + (CONTEXT + 1) % 2 :]
+    assert torch.equal(generated[:, -1], full_logits(net, read)[:, -1].argmax(-1))
 
 
 # ---- the command
@@ -329,8 +331,8 @@ CONFIG = {
 }  # fmt: skip
 
 
-def checkpoint(path: Path, schema: Schema, config=CONFIG) -> str:
-    """What a trainer saves, of a model that was never trained."""
+def write_checkpoint(path: Path, schema: Schema, config=CONFIG) -> str:
+    """Write the checkpoint of an untrained model as a trainer saves it; returns its path."""
     from gt.train.network import build
 
     torch.manual_seed(0)
@@ -347,59 +349,61 @@ def text_schema(tokenizer=None, **options) -> Schema:
     return Schema(**facts, tokenizer=tokenizer.dumps(), **options)
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess:
+def run_command(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "gt.generate", *arguments], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 
 
-def test_the_command_continues_a_prompt_from_the_checkpoint_alone(tmp_path):
-    path = checkpoint(tmp_path / "best.ckpt", text_schema())
-    done = command(path, "--prompt", "abba", "--tokens", "20", "--samples", "2", "--top-k", "4", "--top-p", "0.9")
-    assert done.returncode == 0, done.stderr
-    one, two = done.stdout.split("\n---\n")
+def test_command_continues_a_prompt(tmp_path):
+    path = write_checkpoint(tmp_path / "best.ckpt", text_schema())
+    result = run_command(path, "--prompt", "abba", "--tokens", "20", "--samples", "2", "--top-k", "4", "--top-p", "0.9")
+    assert result.returncode == 0, result.stderr
+    one, two = result.stdout.split("\n---\n")
     assert one[:4] == two[:4] == "abba"
     assert len(one) == 24
     assert len(two) == 24 + len("\n")
-    assert done.stderr.startswith("40 characters in ")
+    assert result.stderr.startswith("40 characters in ")
 
 
-def test_tokenizers_come_back_from_a_checkpoint(tmp_path):
-    task = gt.load(checkpoint(tmp_path / "b.ckpt", text_schema(Bytes())))
+def test_tokenizer_is_restored_from_checkpoint(tmp_path):
+    task = gt.load(write_checkpoint(tmp_path / "b.ckpt", text_schema(Bytes())))
     assert (task.net.width, task.schema.max_nodes, loads(task.schema.tokenizer).decode([104, 105])) == (8, 8, "hi")
 
 
-def test_what_is_no_language_model_is_refused(tmp_path, monkeypatch):
+def test_checkpoint_of_other_models_is_rejected(tmp_path, monkeypatch):
     schemas = {
         "graphs": Schema(node_vocab=(5,), outputs=5),
         "nodes": Schema(node_vocab=(5,), level="node", outputs=5, max_nodes=8),
         "labels": Schema(node_vocab=(5,), outputs=2, max_nodes=8, tokenizer=json.dumps({"words": list("abcd")})),
     }
     for name, schema in schemas.items():
-        path = checkpoint(tmp_path / f"{name}.ckpt", schema)
+        path = write_checkpoint(tmp_path / f"{name}.ckpt", schema)
         monkeypatch.setattr(sys, "argv", ["gt.generate", path])
         with pytest.raises(UserError, match="holds no language model: train one with") as caught:
             main()
         assert "\n" not in str(caught.value)
 
 
-def test_mistakes_on_the_command_line_are_one_line(tmp_path, monkeypatch, capsys):
+def test_invalid_arguments_are_reported_in_one_line(tmp_path, monkeypatch, capsys):
     pytest.importorskip("tokenizers")
-    good = checkpoint(tmp_path / "good.ckpt", text_schema())
-    ahead = checkpoint(tmp_path / "ahead.ckpt", text_schema(), CONFIG | {"mask": {"_target_": "gt.masks.Complete"}})
-    pairs = checkpoint(tmp_path / "pairs.ckpt", text_schema(BytePairs.learn(["abc"], 256)))
-    for arguments, said in (
-        ((good, "--prompt", "a\udcff"), "--prompt is not valid UTF-8"),
-        ((pairs, "--prompt", "a\udcff"), "--prompt is not valid UTF-8"),
+    causal = write_checkpoint(tmp_path / "good.ckpt", text_schema())
+    non_causal = write_checkpoint(
+        tmp_path / "ahead.ckpt", text_schema(), CONFIG | {"mask": {"_target_": "gt.masks.Complete"}}
+    )
+    byte_pairs = write_checkpoint(tmp_path / "pairs.ckpt", text_schema(BytePairs.learn(["abc"], 256)))
+    for arguments, message in (
+        ((causal, "--prompt", "a\udcff"), "--prompt is not valid UTF-8"),
+        ((byte_pairs, "--prompt", "a\udcff"), "--prompt is not valid UTF-8"),
         ((str(tmp_path / "none.ckpt"),), "no checkpoint at"),
-        ((ahead,), "the mask Complete() lets a token read later tokens"),
-        ((good, "--prompt", "abcd"), "the character 'd' is not among the 5 known to this model"),
-        ((good, "--prompt", ""), "there is nothing to continue: give --prompt TEXT"),
-        ((good, "--top-k", "0"), "top-k must be 1 or more, not 0"),
-        ((good, "--temperature", "-1"), "temperature must be 0 or more"),
-        ((good, "--seed", str(1 << 64)), "has more than 64 bits: choose a smaller number"),
-        ((good, "--tokens", "0"), "--tokens and --samples must be 1 or more"),
+        ((non_causal,), "the mask Complete() lets a token read later tokens"),
+        ((causal, "--prompt", "abcd"), "the character 'd' is not among the 5 known to this model"),
+        ((causal, "--prompt", ""), "there is nothing to continue: give --prompt TEXT"),
+        ((causal, "--top-k", "0"), "top-k must be 1 or more, not 0"),
+        ((causal, "--temperature", "-1"), "temperature must be 0 or more"),
+        ((causal, "--seed", str(1 << 64)), "has more than 64 bits: choose a smaller number"),
+        ((causal, "--tokens", "0"), "--tokens and --samples must be 1 or more"),
     ):
         monkeypatch.setattr(sys, "argv", ["gt.generate", *arguments])
         with pytest.raises(SystemExit) as caught, one_line():
@@ -408,14 +412,14 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path, monkeypatch, capsys
         error = capsys.readouterr().err
         assert error.startswith("error: ")
         assert error.count("\n") == 1
-        assert said in error
+        assert message in error
 
 
-def test_the_slow_way_is_said_once(tmp_path, monkeypatch, capsys):
+def test_recomputation_is_announced_once(tmp_path, monkeypatch, capsys):
     block = CONFIG["model"]["block"] | {"local": {"_target_": "gt.layers.GCN", "_partial_": True}}
-    path = checkpoint(tmp_path / "a.ckpt", text_schema(), CONFIG | {"model": CONFIG["model"] | {"block": block}})
+    path = write_checkpoint(tmp_path / "a.ckpt", text_schema(), CONFIG | {"model": CONFIG["model"] | {"block": block}})
     monkeypatch.setattr(sys, "argv", ["gt.generate", path, "--tokens", "12", "--prompt", "a"])
     main()
-    found = capsys.readouterr()
-    assert found.err.count("reads the whole text again: message passing along edges") == 1
-    assert len(found.out) == 14
+    captured = capsys.readouterr()
+    assert captured.err.count("reads the whole text again: message passing along edges") == 1
+    assert len(captured.out) == 14

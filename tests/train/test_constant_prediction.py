@@ -10,7 +10,7 @@ import torch
 
 from gt.losses import constant_prediction, loss
 from gt.schema import Schema
-from tests.train.test_metrics import NAN, measured, numbers
+from tests.train.test_metrics import NAN, evaluate, random_predictions
 
 
 def test_multiclass_constant_is_the_class_frequencies():
@@ -22,7 +22,7 @@ def test_multiclass_constant_is_the_class_frequencies():
     entropy = -sum(p * math.log(p) for p in (0.5, 0.3, 0.2))
     assert entropy < loss(schema, predictions, target) < entropy + 0.005
     assert torch.isfinite(loss(schema, constant[None], torch.tensor([3])))  # an unseen class is not impossible
-    assert measured(schema, (predictions, target))["accuracy"] == 0.5
+    assert evaluate(schema, (predictions, target))["accuracy"] == 0.5
 
 
 def test_binary_constant_is_the_log_odds():
@@ -33,13 +33,13 @@ def test_binary_constant_is_the_log_odds():
     best = loss(schema, constant.expand(5, -1), target)
     for change in itertools.product((-0.1, 0.1), repeat=2):
         assert loss(schema, (constant + torch.tensor(change)).expand(5, -1), target) > best
-    assert measured(schema, (constant.expand(5, -1), target))["auroc"] == 0.5
+    assert evaluate(schema, (constant.expand(5, -1), target))["auroc"] == 0.5
 
 
 @pytest.mark.parametrize(("kind", "outputs"), [("binary", 2), ("multiclass", 3)])
 def test_constant_minimises_the_class_weighted_loss(kind, outputs):
     schema = Schema(kind=kind, outputs=outputs, weights=(0.2, 5.0, 1.5)[:outputs])
-    _, target = numbers(kind, outputs, rows=2000)
+    _, target = random_predictions(kind, outputs, rows=2000)
     best = float(loss(schema, constant_prediction(schema, target).expand(2000, -1), target))
     free = constant_prediction(replace(schema, weights=()), target).requires_grad_()
     optimizer = torch.optim.LBFGS([free], max_iter=100, line_search_fn="strong_wolfe")

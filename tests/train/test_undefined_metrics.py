@@ -12,7 +12,7 @@ from gt.losses import total_loss
 from gt.metrics import MeanLosses, custom_metrics
 from gt.schema import Schema
 from gt.task_metrics import R2, BalancedAccuracy, Pearson
-from tests.train.test_metrics import NAN, measured, numbers
+from tests.train.test_metrics import NAN, evaluate, random_predictions
 
 
 @pytest.mark.parametrize(
@@ -21,11 +21,11 @@ from tests.train.test_metrics import NAN, measured, numbers
 )
 def test_nan_prediction_makes_metrics_and_loss_nan(kind, outputs, names):
     """It counts neither as missing nor as the first class."""
-    prediction, target = numbers(kind, outputs)
+    prediction, target = random_predictions(kind, outputs)
     schema = Schema(kind=kind, outputs=outputs)
     broken = prediction[:8].clone()
     broken[3, outputs - 1] = NAN
-    values = measured(schema, (broken, target[:8]), (prediction[8:], target[8:]))
+    values = evaluate(schema, (broken, target[:8]), (prediction[8:], target[8:]))
     assert set(values) == {*names}
     assert all(math.isnan(value) for value in values.values())
     losses = MeanLosses(["loss"])
@@ -40,7 +40,7 @@ def test_nan_prediction_makes_metrics_and_loss_nan(kind, outputs, names):
     (torchmetrics.classification.BinaryF1Score(), "binary"),
 ])  # fmt: skip
 def test_nan_prediction_counts_only_where_labelled(metric, kind):
-    prediction, target = numbers(kind, 2)
+    prediction, target = random_predictions(kind, 2)
     prediction[3, 1] = NAN
     schema = Schema(kind=kind, outputs=2)
     for label, undefined in ((NAN, False), (1.0, True)):
@@ -52,7 +52,7 @@ def test_nan_prediction_counts_only_where_labelled(metric, kind):
 
 @pytest.mark.parametrize("absent", [(), (1,), (0, 3)])
 def test_balanced_accuracy_matches_scikit_learn(absent):
-    prediction, target = numbers("multiclass", 4, rows=60)
+    prediction, target = random_predictions("multiclass", 4, rows=60)
     for label in absent:
         target[target == label] = 2
     measures, _ = custom_metrics(Schema(kind="multiclass", outputs=4), {"own": BalancedAccuracy(4)})
@@ -69,7 +69,7 @@ def test_balanced_accuracy_matches_scikit_learn(absent):
     (torchmetrics.R2Score(), 0), (torchmetrics.R2Score(), 1), (torchmetrics.SpearmanCorrCoef(), 0)
 ])  # fmt: skip
 def test_metric_with_too_few_labels_is_undefined(metric, outputs, labels):
-    prediction, target = numbers("regression", outputs)
+    prediction, target = random_predictions("regression", outputs)
     target[labels:] = NAN
     measures, _ = custom_metrics(Schema(kind="regression", outputs=outputs), {"own": deepcopy(metric)})
     measures.update(prediction, target)
@@ -88,7 +88,7 @@ def test_metric_may_return_named_scores():
         def compute(self):
             return {"highest": super().compute()}
 
-    prediction, target = numbers("regression", 1)
+    prediction, target = random_predictions("regression", 1)
     measures, _ = custom_metrics(Schema(kind="regression"), {"own": Extremes()})
     measures.update(prediction, target)
     assert float(measures.compute()["highest"]) == float(prediction.max())

@@ -1,4 +1,4 @@
-"""Inference in chunks against the ordinary forward pass."""
+"""Inference on whole graphs in chunks, against the ordinary forward pass."""
 
 from functools import partial
 
@@ -89,19 +89,19 @@ BLOCKS = {
     "gt": partial(EdgeGatedBlock, heads=4),
     "interleaved": [partial(ParallelBlock, local=GatedGCN), partial(ParallelBlock, attention=attention())],
 }
-normed = partial(Residual, norm=nn.LayerNorm)
+residual = partial(Residual, norm=nn.LayerNorm)
 BLOCKS["chains within a chain"] = partial(
     Chain,
     steps={
         "twice": partial(
-            Chain, steps={"local": partial(normed, layer=GatedGCN), "attention": partial(normed, layer=attention())}
+            Chain, steps={"local": partial(residual, layer=GatedGCN), "attention": partial(residual, layer=attention())}
         ),
         "mix": partial(
             Parallel,
-            branches={"local": partial(normed, layer=GINE), "attention": partial(normed, layer=attention())},
+            branches={"local": partial(residual, layer=GINE), "attention": partial(residual, layer=attention())},
             blend=Blend,
         ),
-        "feed": partial(normed, layer=feed),
+        "feed": partial(residual, layer=feed),
     },
 )
 MASKS = {
@@ -116,49 +116,49 @@ MASKS = {
 }
 
 
-def same(net: GraphTransformer, batch: GraphBatch, chunk: int) -> None:
+def assert_chunks_match(net: GraphTransformer, batch: GraphBatch, chunk: int) -> None:
     with torch.no_grad():
         expected = net(batch)
     torch.testing.assert_close(predict_chunks(net, batch, chunk), expected, atol=1e-5, rtol=1e-5)
-    assert expected.std(0).min() > 1e-3  # nodes are told apart
+    assert expected.std(0).min() > 1e-3  # predictions differ between nodes
 
 
 @pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
 @pytest.mark.parametrize("features", [True, False])
-def test_every_block_as_in_one_pass(block, features):
+def test_every_block_matches_forward_pass(block, features):
     net = network(block, Hops(1), features, encodings=[Degree(8)])
     for chunk in (1, 70):
-        same(net, graph(features=features), chunk)
+        assert_chunks_match(net, graph(features=features), chunk)
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
-def test_every_mask_as_in_one_pass(mask):
-    same(network(gps, mask), graph(), 70)
-    same(network(BLOCKS["sequential"], mask), graph(), 70)
+def test_every_mask_matches_forward_pass(mask):
+    assert_chunks_match(network(gps, mask), graph(), 70)
+    assert_chunks_match(network(BLOCKS["sequential"], mask), graph(), 70)
 
 
-def test_random_masks_that_are_redrawn_are_averaged_as_in_one_pass():
+def test_redrawn_masks_are_averaged_as_in_forward_pass():
     net = network(gps, Hops(1) | Expander(4), redraw=3)
     batch = graph()
-    same(net, batch, 70)
+    assert_chunks_match(net, batch, 70)
     net.redraw = 0
-    once = net(batch)
+    single = net(batch)
     net.redraw = 3
-    assert (net(batch) - once).abs().max() > 1e-3
+    assert (net(batch) - single).abs().max() > 1e-3
 
 
-def test_without_edges():
+def test_graph_without_edges():
     for block in ("gps", "sequential", "gt", "gcn"):
-        same(network(BLOCKS[block], Hops(1)), graph(edges=0), 7)
+        assert_chunks_match(network(BLOCKS[block], Hops(1)), graph(edges=0), 7)
 
 
-def test_a_dense_backend_reads_the_same():
+def test_dense_backend_matches_forward_pass():
     for mask in (MASKS["by head"], Hops(2)):
         hinted = attention(backend="dense", hint=partial(HopDecay, most=3))
-        same(network(partial(ParallelBlock, attention=hinted), mask), graph(), 70)
+        assert_chunks_match(network(partial(ParallelBlock, attention=hinted), mask), graph(), 70)
 
 
-def test_chunks_differ_from_what_a_chunk_alone_would_say():
+def test_chunks_read_nodes_outside_the_chunk():
     batch, net = graph(), network(gps, Hops(1))
     alone = GraphBatch.from_data_list(
         [Data(x=batch.x[:20], edge_index=torch.empty(2, 0).long(), edge_attr=batch.edge_attr[:0])]
@@ -167,35 +167,35 @@ def test_chunks_differ_from_what_a_chunk_alone_would_say():
         assert (net(alone) - predict_chunks(net, batch, 70)[:20]).abs().max() > 1e-2
 
 
-def test_runs_cover_all_and_keep_to_the_chunk():
+def test_work_ranges_cover_all_nodes_within_the_chunk_size():
     work = torch.tensor([3, 1, 9, 1, 1, 1, 5, 2])
-    runs = list(work_ranges(work, 5))
-    assert runs == [(0, 2), (2, 3), (3, 6), (6, 7), (7, 8)]
+    ranges = list(work_ranges(work, 5))
+    assert ranges == [(0, 2), (2, 3), (3, 6), (6, 7), (7, 8)]
     assert list(work_ranges(work, 100)) == [(0, 8)]
 
 
-def test_a_batch_of_pyg_is_refused_in_a_line():
+def test_pyg_batch_is_rejected():
     graph = Data(x=torch.zeros(2, 1, dtype=torch.long), edge_index=torch.tensor([[0, 1], [1, 0]]))
     net = GraphTransformer(Schema(node_vocab=(1,)), width=8, depth=0)
     with pytest.raises(TypeError, match="a network takes a GraphBatch, not a DataBatch"):
         predict(net, Batch.from_data_list([graph]))
 
 
-def test_predict_takes_chunks_of_a_whole_graph_and_one_pass_of_anything_else(monkeypatch):
-    batch, net, taken = graph(), network(gps, Hops(1)), []
-    monkeypatch.setattr("gt.inference.whole_graph.predict_chunks", lambda net, batch, chunk: taken.append(chunk))
-    parts = {name: getattr(batch, name) for name in ("ptr", "edge_index", "max_nodes", "x", "edge_attr", "y")}
+def test_predict_chunks_only_large_whole_graphs(monkeypatch):
+    batch, net, chunks = graph(), network(gps, Hops(1)), []
+    monkeypatch.setattr("gt.inference.whole_graph.predict_chunks", lambda net, batch, chunk: chunks.append(chunk))
+    fields = {name: getattr(batch, name) for name in ("ptr", "edge_index", "max_nodes", "x", "edge_attr", "y")}
     predict(net, batch)
-    predict(net, WholeGraph(**parts, chunk=10_000))
-    assert taken == []
-    moved = WholeGraph(**parts, chunk=50).to("cpu")
-    predict(net, moved)
-    assert taken == [50]
+    predict(net, WholeGraph(**fields, chunk=10_000))
+    assert chunks == []
+    chunked = WholeGraph(**fields, chunk=50).to("cpu")
+    predict(net, chunked)
+    assert chunks == [50]
     with pytest.raises(UserError, match=r"data\.evaluate=sampled"):
-        predict(nn.Linear(1, 1), moved)
+        predict(nn.Linear(1, 1), chunked)
 
 
-def test_what_chunks_cannot_know_is_refused():
+def test_training_mode_and_positions_are_rejected():
     batch = graph()
     with pytest.raises(ValueError, match="evaluation mode"):
         predict_chunks(network(gps, Hops(1)).train(), batch, 10)
@@ -217,7 +217,7 @@ def test_what_chunks_cannot_know_is_refused():
         {"feed_forward": nn.Identity},
     ],
 )
-def test_a_layer_that_does_not_say_what_it_reads_is_refused_by_name(options):
+def test_layer_without_declared_reads_is_rejected_by_name(options):
     block = partial(ParallelBlock, **options)
     foreign = next(iter(options.values())).__name__
     with pytest.raises(UserError, match=f"{foreign} in block 1") as caught:
@@ -226,20 +226,20 @@ def test_a_layer_that_does_not_say_what_it_reads_is_refused_by_name(options):
 
 
 class Level(nn.Module):
-    """A factor for each branch that depends on all nodes."""
+    """A blend with a factor that depends on all nodes."""
 
     def forward(self, state, batch):
         return state.x.mean().sigmoid(), 1.0
 
 
 @pytest.mark.parametrize("make", [ParallelBlock, SequentialBlock])
-def test_a_blend_that_reads_the_graph_is_refused_by_name(make):
+def test_blend_that_reads_all_nodes_is_rejected_by_name(make):
     net = network(partial(make, local=GINE, attention=attention(), blend=Level), Hops(1))
     with pytest.raises(UserError, match="Level in block 0"):
         predict_chunks(net, graph(), 70)
 
 
-def test_a_layer_of_ones_own_that_says_what_it_reads_is_exact():
+def test_custom_layer_that_declares_its_reads_matches_forward_pass():
     class Neighbours(nn.Module):
         reads = "edges"
 
@@ -251,4 +251,4 @@ def test_a_layer_of_ones_own_that_says_what_it_reads_is_exact():
             source, target = batch.edge_index
             return {"x": self.map(torch.zeros_like(state.x).index_add(0, target, state.x[source].relu()))}
 
-    same(network(partial(ParallelBlock, local=Neighbours), Hops(1)), graph(), 70)
+    assert_chunks_match(network(partial(ParallelBlock, local=Neighbours), Hops(1)), graph(), 70)
