@@ -10,7 +10,7 @@ import torch
 
 from gt.losses import constant_prediction, loss
 from gt.schema import Schema
-from tests.train.test_metrics import NAN, evaluate, random_predictions
+from tests.train.predictions import NAN, evaluate, random_predictions
 
 
 def test_multiclass_constant_is_the_class_frequencies():

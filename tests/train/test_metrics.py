@@ -19,30 +19,10 @@ from sklearn.metrics import (
 from torch.nn import functional as F
 
 from gt.errors import UserError
-from gt.losses import Criterion, constant_prediction, format_score, loss, suits, total_loss
+from gt.losses import Criterion, constant_prediction, loss
 from gt.metrics import criterion_of, custom_metrics, metrics
 from gt.schema import UNLABELLED, Schema
-
-NAN = float("nan")
-
-
-def random_predictions(kind, outputs, rows=40, seed=0, missing=0.0):
-    """Predictions (rows, outputs) and targets of a kind, a share ``missing`` of them without a label."""
-    draw = torch.Generator().manual_seed(seed)
-    prediction = 3 * torch.randn(rows, outputs, generator=draw)
-    if kind == "multiclass":
-        return prediction, torch.randint(0, outputs, (rows,), generator=draw)
-    target = torch.randn(rows, outputs, generator=draw)
-    target = (target > 0).float() if kind == "binary" else target
-    return prediction, target.masked_fill(torch.rand(rows, outputs, generator=draw) < missing, NAN)
-
-
-def evaluate(schema, *batches):
-    """The metrics of some batches of predictions and targets."""
-    measures, _ = metrics(schema)
-    for prediction, target in batches:
-        measures.update(prediction, target)
-    return {name: float(value) for name, value in measures.compute().items()}
+from tests.train.predictions import NAN, evaluate, random_predictions
 
 
 def test_multiclass_loss_and_metrics():
@@ -204,18 +184,6 @@ def test_target_positions_are_scored_separately() -> None:
     assert constant.argmax(1).tolist() == [0, 2]
 
 
-def test_class_weights_match_pytorch() -> None:
-    torch.manual_seed(0)
-    prediction, target = torch.randn(20, 3), torch.randint(3, (20,))
-    weights = (0.5, 1.0, 4.0)
-    found = loss(Schema(kind="multiclass", outputs=3, weights=weights), prediction, target)
-    torch.testing.assert_close(found, F.cross_entropy(prediction, target, torch.tensor(weights)))
-    labels = torch.randint(2, (20, 3)).float()
-    found = loss(Schema(kind="binary", outputs=3, weights=weights), prediction, labels)
-    expected = F.binary_cross_entropy_with_logits(prediction, labels, pos_weight=torch.tensor(weights))
-    torch.testing.assert_close(found, expected)
-
-
 def test_scaled_targets_are_measured_in_original_units() -> None:
     torch.manual_seed(0)
     schema = Schema(kind="regression", outputs=2, mean=(5.0, -1.0), scale=(10.0, 0.5), squared=True)
@@ -277,47 +245,6 @@ def test_log_targets_are_measured_in_original_units() -> None:
     assert found["mae"] == pytest.approx(float((prediction.detach() - target).abs().nanmean(0).mean()), rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["multiclass", "binary", "regression"])
-def test_loss_of_bfloat16_predictions_is_computed_in_float32(kind) -> None:
-    schema = Schema(kind=kind, outputs=3)
-    prediction, target = random_predictions(kind, 3, rows=5000)
-    if kind == "regression":
-        target = target + 1801  # which bfloat16 rounds to 1800
-        prediction = prediction + 1800
-    half = prediction.bfloat16()
-    torch.testing.assert_close(loss(schema, half, target), loss(schema, half.float(), target), rtol=1e-6, atol=0)
-
-
-@pytest.mark.parametrize("kind", ["regression", "binary"])
-def test_custom_loss_receives_only_labelled_entries(kind):
-    prediction, target = random_predictions(kind, 3, missing=0.4)
-    known = ~target.isnan()
-    total, weight = total_loss(Schema(kind=kind, outputs=3), prediction, target, torch.nn.SmoothL1Loss())
-    assert float(total / weight) == pytest.approx(float(F.smooth_l1_loss(prediction[known], target[known])))
-    assert total_loss(Schema(kind=kind, outputs=3), prediction, target * NAN, torch.nn.SmoothL1Loss())[0] == 0
-
-
-def test_custom_loss_receives_normalised_log_targets():
-    prediction, target = (values.abs() + 0.1 for values in random_predictions("regression", 2, missing=0.4))
-    schema = Schema(kind="regression", outputs=2, mean=(0.5, -1.0), scale=(2.0, 3.0), log=True)
-    known = ~target.isnan()
-    scaled_prediction, scaled_target = (
-        (each.log() - torch.tensor(schema.mean)) / torch.tensor(schema.scale) for each in (prediction, target)
-    )
-    total, weight = total_loss(schema, prediction, target, torch.nn.MSELoss())
-    assert float(total / weight) == pytest.approx(float((scaled_prediction - scaled_target)[known].square().mean()))
-    plain = total_loss(schema, prediction, target)
-    torch.testing.assert_close(total_loss(schema, prediction, target, torch.nn.L1Loss()), plain, check_dtype=False)
-
-
-def test_custom_loss_without_labels_has_zero_gradients():
-    loss = torch.nn.Bilinear(1, 1, 1)
-    prediction = torch.zeros(3, 1, requires_grad=True)
-    total, _ = total_loss(Schema(kind="regression"), prediction, torch.full((3, 1), NAN), loss)
-    total.backward()
-    assert all((each.grad == 0).all() for each in (prediction, *loss.parameters()))
-
-
 def test_custom_metrics_and_their_criterion():
     prediction, target = random_predictions("regression", 2, missing=0.4)
     custom = {"error": torchmetrics.MeanSquaredError(), "r2": torchmetrics.R2Score()}
@@ -340,23 +267,3 @@ def test_custom_metrics_and_their_criterion():
 def test_criterion_can_be_any_metric_of_the_dataset(kind, name, mode):
     measures, _ = metrics(Schema(kind=kind, outputs=3))
     assert criterion_of(dict(measures.items(keep_base=True)), name) == Criterion(name, mode)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.0, "0.0000"), (0.65, "0.6500"), (-9.87654, "-9.8765"), (18.72304, "18.723"), (1666.1234, "1666.1"),
-     (-123456.7, "-123457"), (0.00004321, "4.32e-05"), (math.inf, "inf"), (math.nan, "undefined (one class)")],
-)  # fmt: skip
-def test_format_score(value, text):
-    assert format_score(value, "one class") == text
-
-
-def test_suits_detects_losses_for_other_targets():
-    cases = {
-        "multiclass": torch.nn.CrossEntropyLoss,
-        "binary": torch.nn.BCEWithLogitsLoss,
-        "regression": torch.nn.L1Loss,
-    }
-    for kind in cases:
-        assert [suits(make(), kind) for make in cases.values()] == [kind == other for other in cases]
-        assert suits(torch.nn.PoissonNLLLoss(), kind)  # an unknown loss is accepted

@@ -12,7 +12,7 @@ from gt.losses import total_loss
 from gt.metrics import MeanLosses, custom_metrics
 from gt.schema import Schema
 from gt.task_metrics import R2, BalancedAccuracy, Pearson
-from tests.train.test_metrics import NAN, evaluate, random_predictions
+from tests.train.predictions import NAN, evaluate, random_predictions
 
 
 @pytest.mark.parametrize(
