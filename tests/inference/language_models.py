@@ -15,9 +15,8 @@ from gt.model import GraphTransformer
 from gt.schema import Schema
 
 CONTEXT, VOCABULARY = 12, 11
-
-
 LEARNED = (LearnedPositions(),)
+WINDOW = Window(3) & Causal()
 
 
 @pytest.fixture(autouse=True)
@@ -46,12 +45,12 @@ def build_model(
     """A small language model whose weights are large enough for every token to matter."""
     torch.manual_seed(3)
     schema = Schema(node_vocab=(VOCABULARY,), level="node", outputs=VOCABULARY, max_nodes=CONTEXT, tokenizer="x")
-    made = partial(
+    make_block = partial(
         block, local=local, attention=foreign or (partial(Attention, heads=heads, **options) if attention else None),
         feed_forward=FeedForward, prenorm=prenorm, norm=norm,
     )  # fmt: skip
     net = GraphTransformer(
-        schema, 16, depth, made, mask, encodings, partial(Head, hidden=0, tied=True, bias=False), nn.LayerNorm
+        schema, 16, depth, make_block, mask, encodings, partial(Head, hidden=0, tied=True, bias=False), nn.LayerNorm
     )
     with torch.no_grad():
         for parameter in net.parameters():
@@ -74,6 +73,3 @@ def full_logits(net: GraphTransformer, text: torch.Tensor) -> torch.Tensor:
         batch.x = row[:, None]
         rows.append(net(batch))
     return torch.stack(rows)
-
-
-WINDOW = Window(3) & Causal()

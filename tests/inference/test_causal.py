@@ -94,9 +94,9 @@ CAUSAL = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("options", "named"), NON_CAUSAL.values(), ids=NON_CAUSAL)
-def test_non_causal_part_is_rejected_by_name(options, named):
-    with pytest.raises(UserError, match=named) as caught:
+@pytest.mark.parametrize(("options", "message"), NON_CAUSAL.values(), ids=NON_CAUSAL)
+def test_non_causal_part_is_rejected_by_name(options, message):
+    with pytest.raises(UserError, match=message) as caught:
         check_causal(model(**options), CONTEXT)
     assert "\n" not in str(caught.value)
 

@@ -174,7 +174,7 @@ def test_sensitivity_is_estimated_with_random_vectors():
     assert measures["sensitivity_2"] == 0
 
 
-def test_sensitivity_of_k_message_passing_layers_ends_at_k_hops():
+def test_sensitivity_of_message_passing_is_limited_to_its_depth():
     batch = path_graphs([9, 1, 4])
     batch.x, batch.edge_attr = torch.randint(5, (14, 2)), torch.zeros(batch.num_edges, 1, dtype=torch.long)
     table = diagnose(network(partial(ParallelBlock, local=GINE), 3), [batch], 6, 60)

@@ -19,8 +19,6 @@ from gt.train.task import Task
 from tests.inference.language_models import single_thread  # noqa: F401  a fixture
 
 ROOT = Path(__file__).parents[2]
-
-
 CONFIG = {
     "model": {
         "_target_": "gt.model.GraphTransformer", "_partial_": True, "width": 8, "depth": 1,
@@ -49,8 +47,8 @@ def write_checkpoint(path: Path, schema: Schema, config=CONFIG) -> str:
 
 def text_schema(tokenizer=None, **options) -> Schema:
     tokenizer = tokenizer or Characters("abc \n")
-    facts = {"node_vocab": (tokenizer.size,), "level": "node", "outputs": tokenizer.size, "max_nodes": 8}
-    return Schema(**facts, tokenizer=tokenizer.dumps(), **options)
+    fields = {"node_vocab": (tokenizer.size,), "level": "node", "outputs": tokenizer.size, "max_nodes": 8}
+    return Schema(**fields, tokenizer=tokenizer.dumps(), **options)
 
 
 def run_command(*arguments: str) -> subprocess.CompletedProcess:

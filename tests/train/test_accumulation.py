@@ -30,9 +30,9 @@ def test_self_supervised_loss_is_not_weighted_by_labels(tmp_path):
     (tmp_path / "graphs.jsonl").write_text("\n".join(lines))
     data = (f"data.source.path={tmp_path / 'graphs.jsonl'}", f"data.source.root={tmp_path}", "supervised=1e-9")
     data += ("objective=mask_nodes", "objective.mask_nodes.share=1")
-    whole = train_weights(tmp_path / "whole", *data, "data.batch_size=15")
+    full_batch = train_weights(tmp_path / "whole", *data, "data.batch_size=15")
     accumulated = train_weights(tmp_path / "parts", *data, "data.batch_size=5", "trainer.accumulate_grad_batches=3")
-    for name, value in whole.items():
+    for name, value in full_batch.items():
         torch.testing.assert_close(accumulated[name], value, rtol=0, atol=2e-6)
 
 
@@ -48,11 +48,11 @@ def test_accumulated_batches_train_as_one(batch, count, options, tmp_path):
     """Graphs of 1 to 15 nodes with a target each: the parts of a batch differ in their number of targets."""
     write_graphs(tmp_path / "graphs.jsonl", {"train": 16, "valid": 1, "test": 1})
     data = (f"data.source.path={tmp_path / 'graphs.jsonl'}", f"data.source.root={tmp_path}", *options)
-    whole = train_weights(tmp_path / "whole", *data, "data.batch_size=16")
+    full_batch = train_weights(tmp_path / "whole", *data, "data.batch_size=16")
     accumulated = train_weights(
         tmp_path / "parts", *data, f"data.batch_size={batch}", f"trainer.accumulate_grad_batches={count}"
     )
     initial = train_weights(tmp_path / "begun", *data, "data.batch_size=16", "optim.lr=1e-30")
-    for name, value in whole.items():
+    for name, value in full_batch.items():
         torch.testing.assert_close(accumulated[name], value, rtol=0, atol=2e-6)
-    assert any(not torch.allclose(initial[name], value, rtol=0, atol=1e-4) for name, value in whole.items())
+    assert any(not torch.allclose(initial[name], value, rtol=0, atol=1e-4) for name, value in full_batch.items())

@@ -119,9 +119,9 @@ def train(folder: Path, *overrides: str, environment: dict[str, str] | None = No
     )  # fmt: skip
 
 
-def start_run(folder: Path, *options: str, **more) -> subprocess.CompletedProcess[str]:
+def start_run(folder: Path, *options: str, **kwargs) -> subprocess.CompletedProcess[str]:
     shutil.copy(ROOT / "tests" / "faulty.py", folder)
-    return train(folder, *OPTIONS, *write_graphs(folder), *options, "hydra.run.dir=run", **more)
+    return train(folder, *OPTIONS, *write_graphs(folder), *options, "hydra.run.dir=run", **kwargs)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Runs stopped by a signal at any moment: they end, say how to resume, and resume to the results of a whole run."""
+"""Runs stopped by a signal or a crash at any moment: what is saved, and that resumed runs give the same results."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def test_resumed_run_matches_uninterrupted_run(moment, uninterrupted, data, tmp_
     assert_same_run(folder, uninterrupted)
 
 
-SCONTROL = {"it says so": "#!/bin/sh\necho $@ > asked\n", "why not": "#!/bin/sh\necho no such job >&2\nexit 1\n"}
+SCONTROL = {"requeued": "#!/bin/sh\necho $@ > asked\n", "not requeued": "#!/bin/sh\necho no such job >&2\nexit 1\n"}
 
 
 @pytest.mark.parametrize("case", SCONTROL)
@@ -74,7 +74,7 @@ def test_slurm_job_is_requeued_at_its_time_limit(case, data, tmp_path, monkeypat
     train_until_signal((Task, "training_step", 3), signal.SIGTERM, tmp_path / "other", *data)
     assert not (tmp_path / "asked").exists()
     train_until_signal((Task, "training_step", 3), signal.SIGUSR1, tmp_path / "run", *data)
-    if case == "it says so":
+    if case == "requeued":
         assert (tmp_path / "asked").read_text() == "requeue 1234\n"
         assert "SLURM job 1234 is requeued" in capfd.readouterr().out
     else:

@@ -15,8 +15,6 @@ import gt.train.interrupts
 from gt.train.interrupts import SAME_SIGNAL, SIGNALS, Interrupted, interrupts, resumable
 
 ROOT = Path(__file__).parents[2]
-
-
 WAITS = """
 from contextlib import nullcontext
 from datetime import timedelta

@@ -72,7 +72,7 @@ def test_metrics_match_loop(values):
         assert len({round(float(value), 4) for value in metric.compute().values()}) == 6  # every filter has an effect
 
 
-def test_rivals_follow_their_link_and_are_excluded_from_the_loss():
+def test_rivals_follow_their_link_without_changing_the_loss():
     batch = batch_with_links()
     queries = with_rivals(batch)
     assert torch.equal(queries.links[:, query_rows(queries)], batch.links)

@@ -28,12 +28,12 @@ def test_rows_are_matched_by_token_and_category() -> None:
     assert rows_by_meaning(Schema(node_vocab=(2, 3)), "nodes") == {}
 
 
-def class_schema(*names: str, **more: Any) -> Schema:
-    return Schema(outputs=len(names), names=names, **more)
+def class_schema(*names: str, **options: Any) -> Schema:
+    return Schema(outputs=len(names), names=names, **options)
 
 
-def target_schema(*names: str, **more: Any) -> Schema:
-    return class_schema(*names, kind="binary", **more)
+def target_schema(*names: str, **options: Any) -> Schema:
+    return class_schema(*names, kind="binary", **options)
 
 
 @pytest.mark.parametrize(
