@@ -1,4 +1,4 @@
-"""Arguments of a command: flags anywhere, short forms in full, the overrides of a sweep."""
+"""Parsing command lines: flags in any position, short forms of keys, and the values of a sweep."""
 
 import pytest
 from omegaconf import OmegaConf
@@ -26,16 +26,16 @@ from tests.command_lines import said
         ("x=glob([a*,b],exclude=ab)", ["x=aa", "x=b"]),
     ],
 )
-def test_a_sweep_is_one_override_for_each_value(argument, lines):
+def test_sweep_expands_to_one_override_per_value(argument, lines):
     (override,) = parse_overrides([argument])
     assert alternatives(override, ["aa", "ab", "b", "c"]) == lines
     for line in lines:
         assert not parse_overrides([line])[0].is_sweep_override()
 
 
-def test_arguments_of_hydra_are_no_overrides():
-    found = parse_overrides(["-m", "seed=1", "--cfg", "job", "-p", "model", "--resolve", "name=a"])
-    assert [override.input_line for override in found] == ["seed=1", "name=a"]
+def test_hydra_flags_are_not_overrides():
+    overrides = parse_overrides(["-m", "seed=1", "--cfg", "job", "-p", "model", "--resolve", "name=a"])
+    assert [override.input_line for override in overrides] == ["seed=1", "name=a"]
 
 
 @pytest.mark.parametrize(
@@ -53,12 +53,13 @@ def test_arguments_of_hydra_are_no_overrides():
         ("~logger +a=1", "", "~logger +a=1"),
     ],
 )
-def test_flags_may_stand_anywhere_and_w_and_b_puts_dashes_before_keys(arguments, flags, overrides):
+def test_flags_in_any_position_and_keys_with_dashes(arguments, flags, overrides):
+    # W&B agents put dashes before keys
     assert split_flags(arguments.split()) == (flags.split(), overrides.split())
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("arguments", "suggestion"),
     [
         ("--mutlirun seed=1", "--multirun"),
         ("-x", "-x"),
@@ -68,10 +69,10 @@ def test_flags_may_stand_anywhere_and_w_and_b_puts_dashes_before_keys(arguments,
         ("-", "-"),
     ],
 )
-def test_a_flag_that_does_not_exist_is_one_line(arguments, named):
+def test_unknown_flag_is_reported_in_one_line(arguments, suggestion):
     with pytest.raises(UserError) as caught:
         prepare_arguments(arguments.split())
-    assert named in said(caught)
+    assert suggestion in said(caught)
 
 
 class Bare(Source):
@@ -85,7 +86,7 @@ class Bare(Source):
 
 
 @pytest.mark.parametrize(
-    ("words", "full"),
+    ("words", "expanded"),
     [
         (["data=text", "data.path=a", "+data.root=b"], ["data=text", "data.source.path=a", "+data.source.root=b"]),
         (["data.batch_size=3", "~data.source", "seed=1"], ["data.batch_size=3", "~data.source", "seed=1"]),
@@ -94,18 +95,18 @@ class Bare(Source):
          ["data.source.dataset.name=Cora", f"data.source._target_={__name__}.Bare", "data.seed=2"]),
     ],
 )  # fmt: skip
-def test_what_only_the_source_takes_need_not_be_said_in_full(words, full):
+def test_keys_of_the_source_may_be_shortened(words, expanded):
     base = OmegaConf.create({"data": {"_target_": "gt.data.graphs.GraphData", "batch_size": 1, "source": {
         "_target_": "gt.data.own.pyg.PyG", "dataset": {"name": "?"}}}})  # fmt: skip
     base.data.source.path = "?"
-    assert expand_keys(words, base) == full
+    assert expand_keys(words, base) == expanded
     bare = OmegaConf.create(
         {"data": {"_target_": "gt.data.graphs.GraphData", "source": {"_target_": f"{__name__}.Bare"}}}
     )
     assert expand_keys(["data.batch_size=3", "data.path=a"], bare) == ["data.batch_size=3", "data.path=a"]
 
 
-def test_none_of_a_group_is_an_empty_list_to_hydra():
+def test_null_group_becomes_an_empty_list():
     words = ["loss=null", "experiment=a,null", "loss=null,l1", "loss.x=null", "seed=null", "experiment=nullable"]
     assert split_flags(words)[1] == [
         "loss=[]",

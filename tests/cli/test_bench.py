@@ -1,4 +1,4 @@
-"""What the benchmark times: the networks that it says, in step with one another, and what it leaves."""
+"""The benchmark: which networks it times, how it interleaves them, what it writes."""
 
 import json
 import sys
@@ -21,12 +21,12 @@ SMALL = {
 }
 
 
-def test_the_names_that_a_typo_is_held_against_are_those_there_are():
+def test_suggested_names_are_all_shapes():
     assert set(program.NAMES) == set(shapes.SHAPES)
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_programs_of_a_shape_answer_the_same_question(name, monkeypatch):
+def test_network_and_rival_have_equal_output_shapes(name, monkeypatch):
     monkeypatch.setattr(shapes, "BATCHES", 2)
     shape = SMALL[name]()
     net, rival = shape.network(), shape.rival[1]()
@@ -36,8 +36,8 @@ def test_programs_of_a_shape_answer_the_same_question(name, monkeypatch):
     assert [parameter.numel() for parameter in rival.parameters()]
 
 
-def test_pytorchs_gpt_has_the_parameters_and_the_view_of_ours():
-    """A token changes nothing before it, and the networks are of one size."""
+def test_pytorch_gpt_matches_ours_in_size_and_causality():
+    """Causal attention, and a parameter count within 2 % of ours."""
     shape = SMALL["gpt_small"]()
     net, rival = shape.network(), shape.rival[1]().eval()
     ours, theirs = net.parameter_count(), sum(parameter.numel() for parameter in rival.parameters())
@@ -50,21 +50,22 @@ def test_pytorchs_gpt_has_the_parameters_and_the_view_of_ours():
     assert not torch.equal(before[5:], rival(batch)[5:])
 
 
-def test_of_the_large_graph_both_read_along_the_edges_alone(monkeypatch):
+def test_large_graph_networks_read_only_along_edges(monkeypatch):
     monkeypatch.setattr(shapes, "random_graphs", lambda sizes, degree, seed: random_graphs([40], 2, seed))
     shape = shapes.large()
     net = shape.network().eval()
     (batch, *_), rival = shape.batches(net, torch.device("cpu"), False), shape.rival[1]().eval()
-    alone = int((torch.bincount(batch.edge_index[0], minlength=40) == 0).nonzero()[0])  # whom nobody reads
+    # a node that no other node reads
+    unread = int((torch.bincount(batch.edge_index[0], minlength=40) == 0).nonzero()[0])
     with torch.no_grad():
-        before = [each(batch) for each in (net, rival)]
-        batch.x[alone] = (batch.x[alone] + 1) % 16
-        after = [each(batch) for each in (net, rival)]
-    for was, now in zip(before, after, strict=True):
-        assert (was != now).any(1).nonzero().flatten().tolist() == [alone]
+        before = [network(batch) for network in (net, rival)]
+        batch.x[unread] = (batch.x[unread] + 1) % 16
+        after = [network(batch) for network in (net, rival)]
+    for old, new in zip(before, after, strict=True):
+        assert (old != new).any(1).nonzero().flatten().tolist() == [unread]
 
 
-def test_a_result_is_written_read_and_compared(tmp_path, monkeypatch, capsys):
+def test_results_are_written_read_and_compared(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shapes, "SHAPES", SMALL)
     monkeypatch.setattr("gt.lottery.compare.peaks", lambda *_: Peaks(1e12, 1e12))
     monkeypatch.setattr(sys, "argv", ["gt.bench", "--only", "gpt_small", "--rounds", "2", "--out", str(tmp_path)])
@@ -75,8 +76,8 @@ def test_a_result_is_written_read_and_compared(tmp_path, monkeypatch, capsys):
     assert rows[0].flops == pytest.approx(rows[2].flops, rel=0.1)
     for row in (rows[0], rows[2]):
         assert sum(row.parts.values()) == pytest.approx(row.median, rel=0.5)
-    said = capsys.readouterr().out
-    assert f"picture  {tmp_path / 'bench.png'}" in said
+    output = capsys.readouterr().out
+    assert f"picture  {tmp_path / 'bench.png'}" in output
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
 
     slower = json.loads((tmp_path / "bench.json").read_text())
@@ -90,7 +91,7 @@ def test_a_result_is_written_read_and_compared(tmp_path, monkeypatch, capsys):
         read(tmp_path / "old.png")
 
 
-def test_the_loop_trains(monkeypatch):
+def test_loop_reduces_the_loss(monkeypatch):
     monkeypatch.setattr(shapes, "BATCHES", 1)
     shape = SMALL["gpt_small"]()
     torch.manual_seed(0)
@@ -103,7 +104,7 @@ def test_the_loop_trains(monkeypatch):
     assert losses[-1] < losses[0] - 0.1
 
 
-def test_rows_come_from_the_programs_in_turn(monkeypatch):
+def test_networks_are_timed_in_turn(monkeypatch):
     monkeypatch.setattr(shapes, "BATCHES", 2)
     order = []
     monkeypatch.setattr(steps.Loop, "step", lambda self: order.append(type(self.net).__name__))

@@ -1,4 +1,4 @@
-"""Mistakes on the command line and in the files that it chooses: one line, with the nearest right name."""
+"""Checks of the command line of a run: valid arguments pass, mistakes are one line with the nearest valid name."""
 
 import os
 import subprocess
@@ -40,25 +40,25 @@ ROOT = CONFIGS.parent
     ],
     ids=" ".join,
 )
-def test_what_is_right_stays_as_it_is(arguments):
+def test_valid_arguments_are_unchanged(arguments):
     assert check_command(arguments) == arguments
 
 
-def test_a_dataset_is_shown_before_its_file_is_named():
+def test_config_can_be_shown_without_a_data_path():
     assert "data=molecules" in prepare_arguments(["data=molecules", "--cfg", "job"])
     with pytest.raises(UserError, match=r"data\.source\.path"):
         prepare_arguments(["data=molecules"])
 
 
-def test_a_key_of_other_datasets_names_those_that_have_it():
-    with pytest.raises(UserError) as refused:
+def test_key_of_other_datasets_lists_those_datasets():
+    with pytest.raises(UserError) as caught:
         prepare_arguments(["data=csv_nodes", "data.path=x", "data.batch_size=512"])
-    named = str(refused.value).partition("data=")[2].replace(" and", ",").split(", ")
-    assert "csv_graphs" in named
-    assert "csv_nodes" not in named
+    datasets = str(caught.value).partition("data=")[2].replace(" and", ",").split(", ")
+    assert "csv_graphs" in datasets
+    assert "csv_nodes" not in datasets
 
 
-def test_a_key_that_is_taken_but_not_in_the_file_is_added():
+def test_accepted_key_absent_from_the_file_is_added():
     arguments = ["trainer.fast_dev_run=true", "-m", "model.block.norm.eps=0.1,0.2", "seed=1", "model.head.bias=false"]
     expected = [
         "+trainer.fast_dev_run=true", "-m", "+model.block.norm.eps=0.1,0.2", "seed=1", "+model.head.bias=false",
@@ -70,7 +70,7 @@ def test_a_key_that_is_taken_but_not_in_the_file_is_added():
     assert cfg.model.block.norm.eps == 0.1
 
 
-def test_what_a_section_takes_goes_by_the_target_that_it_is_given():
+def test_keys_are_checked_against_the_overridden_target():
     target = "data.source.dataset._target_=torch_geometric.datasets.ZINC"
     expected = ["data=pyg", "+data.source.dataset.subset=true", target]
     assert check_command(["data=pyg", "data.dataset.subset=true", target]) == expected
@@ -136,7 +136,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("argument", "message"), WRONG.values(), ids=WRONG)
-def test_a_mistake_is_one_line(argument, message):
+def test_mistake_is_reported_in_one_line(argument, message):
     with pytest.raises(UserError) as caught:
         check_command([argument])
     text = said(caught)
@@ -145,53 +145,53 @@ def test_a_mistake_is_one_line(argument, message):
         assert text == message
 
 
-def test_a_key_of_a_sampler_that_is_not_chosen_names_the_sampler():
+def test_key_of_an_unselected_sampler_names_the_sampler():
     with pytest.raises(UserError, match=r"'data\.sampler\.fanout': it belongs to data/sampler=neighbours$"):
         check_command(["data=csv_nodes", "data.path=x", "data.sampler.fanout=3"])
 
 
-def test_a_key_that_one_option_of_a_sweep_lacks_is_named_with_that_option():
+def test_key_missing_in_one_swept_option_names_the_option():
     with pytest.raises(UserError, match=r"^with model=graphormer there is no key 'mask\.hops'$"):
         check_command(["-m", "model=gps,graphormer", "mask.hops=1"])
 
 
 @pytest.mark.parametrize("group", ["logger", "loss", "callbacks", "baseline", "encoding"])
-def test_of_some_groups_none_may_be_chosen(group):
+def test_optional_group_accepts_null(group):
     assert not compose_config(prepare_arguments([f"{group}=null"])).get(group)
 
 
 @pytest.mark.parametrize("group", ["model", "mask", "trainer", "optim"])
-def test_null_and_nothing_are_no_options(group):
+def test_required_group_rejects_null_and_empty(group):
     for value in ("null", ""):
         with pytest.raises(UserError, match=f"^no option '{value}' in group '{group}': there are "):
             check_command([f"{group}={value}"])
 
 
-def test_each_value_of_a_sweep_is_checked_beside_the_first_of_the_others():
+def test_swept_values_are_checked_with_the_first_others():
     with pytest.raises(UserError) as caught:
-        check_command(["-m", "model=gps,gcn", "model.block.blend.weight=0.1,0.2"])  # a GCN blends nothing
+        check_command(["-m", "model=gps,gcn", "model.block.blend.weight=0.1,0.2"])  # a GCN has no blend
     assert "'model.block.blend.weight'" in said(caught)
     assert check_command(["-m", "model=gps,gt", "model.depth=1,2"])
 
 
-# ---- mistakes in files
+# ---- groups, flags and exit codes
 
 
-def test_groups_are_folders_with_options_and_not_those_of_hydra():
-    found = groups(CONFIGS)
-    assert {"model", "model/local", "data", "experiment"} <= found.keys()
-    assert not any(name.startswith("hydra") for name in found)
-    assert found["model/local"] == sorted(path.stem for path in (CONFIGS / "model" / "local").glob("*.yaml"))
+def test_groups_are_config_folders_except_hydra():
+    options = groups(CONFIGS)
+    assert {"model", "model/local", "data", "experiment"} <= options.keys()
+    assert not any(name.startswith("hydra") for name in options)
+    assert options["model/local"] == sorted(path.stem for path in (CONFIGS / "model" / "local").glob("*.yaml"))
 
 
-def test_hydra_answers_for_itself_and_a_child_process_was_checked(monkeypatch):
+def test_hydra_queries_and_child_processes_are_not_checked(monkeypatch):
     for arguments in (["--help"], ["--info", "all", "modle=x"], ["--info", "modle=x"], ["-sc", "install=bash"]):
         assert prepare_arguments(arguments) == arguments
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert prepare_arguments(["modle=x"]) == ["modle=x"]
 
 
-def test_several_values_need_a_multirun():
+def test_several_values_require_multirun():
     with pytest.raises(UserError, match=r"^seed=1,2 gives several values: add -m to run them all$"):
         prepare_arguments(["seed=1,2"])
     for arguments in (["-m", "seed=1,2"], ["seed=1,2", "--multirun"], ["hydra.mode=MULTIRUN", "seed=1,2"]):
@@ -206,14 +206,14 @@ def test_several_values_need_a_multirun():
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
-def test_what_a_user_can_mend_ends_with_one_line_and_a_code(error, code, line, capsys):
+def test_user_error_ends_with_one_line_and_exit_code(error, code, line, capsys):
     with pytest.raises(SystemExit) as caught, one_line():
         raise error
     assert caught.value.code == code
     assert capsys.readouterr().err == line
 
 
-def test_what_a_user_cannot_mend_is_one_line_and_keeps_its_traceback_in_a_file(capsys, tmp_path, monkeypatch):
+def test_internal_error_saves_its_traceback_to_a_file(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(SystemExit) as caught, one_line():
         1 / 0  # noqa: B018
@@ -228,8 +228,8 @@ def test_what_a_user_cannot_mend_is_one_line_and_keeps_its_traceback_in_a_file(c
 # ---- the program itself
 
 
-def test_the_program_ends_with_one_line_and_writes_nothing(tmp_path):
-    cases = {
+def test_program_reports_one_line_and_writes_no_files(tmp_path):
+    messages = {
         "modle=gps": "error: unknown key 'modle': did you mean 'model'?",
         "-m data.view=graph,grph": "error: data.source.view='grph': did you mean 'graph'?",
         "foo": "error: cannot read 'foo': an override is key=value or group=option",
@@ -243,8 +243,8 @@ def test_the_program_ends_with_one_line_and_writes_nothing(tmp_path):
         )  # fmt: skip
 
     with ThreadPoolExecutor(2) as pool:
-        for line, done in zip(cases.values(), pool.map(run, cases), strict=True):
-            assert done.returncode == 1
-            assert done.stderr == line + "\n"
-            assert done.stdout == ""
+        for line, process in zip(messages.values(), pool.map(run, messages), strict=True):
+            assert process.returncode == 1
+            assert process.stderr == line + "\n"
+            assert process.stdout == ""
     assert list(tmp_path.iterdir()) == []

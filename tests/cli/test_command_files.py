@@ -1,4 +1,4 @@
-"""Mistakes in configuration files of one's own: one line that names the file."""
+"""Mistakes in the user's configuration files: one line that names the file."""
 
 import shutil
 from pathlib import Path
@@ -43,7 +43,7 @@ BROKEN = {
 
 @pytest.fixture(scope="module")
 def configs(tmp_path_factory) -> Path:
-    """A copy of the configurations with files in them that are wrong."""
+    """A copy of the configuration folder with faulty files added."""
     folder = tmp_path_factory.mktemp("project") / "configs"
     shutil.copytree(CONFIGS, folder)
     for name, (content, _) in (FILES | BROKEN).items():
@@ -59,7 +59,7 @@ def configs(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_mistake_in_an_experiment_names_its_file(name, configs):
+def test_mistake_in_an_experiment_names_its_file(name, configs):
     with pytest.raises(UserError) as caught:
         check_command([f"experiment={name}", "seed=3"], configs)
     assert said(caught).startswith(f"configs/experiment/{name}.yaml: ")
@@ -67,13 +67,13 @@ def test_a_mistake_in_an_experiment_names_its_file(name, configs):
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_file_that_cannot_be_read_is_named_with_its_line(name, configs):
+def test_unparsable_file_is_reported_with_its_line(name, configs):
     with pytest.raises(UserError) as caught:
         check_command([f"experiment={name}"], configs)
     assert said(caught) == f"configs/experiment/{name}.yaml{BROKEN[name][1]}"
 
 
-def test_the_file_that_is_named_is_the_one_that_holds_the_key(configs):
+def test_message_names_the_file_that_sets_the_key(configs):
     for arguments, message in (
         (["debug=bad"], "configs/debug/bad.yaml: unknown key 'trainer.max_epoch': did you mean 'max_epochs'?"),
         (["data=bad"], "configs/data/bad.yaml: unknown key 'data.batchsize': did you mean 'batch_size'?"),
@@ -89,7 +89,7 @@ def test_the_file_that_is_named_is_the_one_that_holds_the_key(configs):
         assert said(caught).startswith(message)
 
 
-def test_a_mistake_on_the_command_line_is_not_blamed_on_a_file(configs):
+def test_command_line_mistake_names_no_file(configs):
     for argument, message in (
         ("model.depth=deep", "model.depth='deep' has the wrong type: it should be a whole number"),
         ("+model.dpeth=3", "unknown key 'model.dpeth': did you mean 'depth'?"),
@@ -98,7 +98,5 @@ def test_a_mistake_on_the_command_line_is_not_blamed_on_a_file(configs):
         with pytest.raises(UserError) as caught:
             check_command(["experiment=good", argument], configs)
         assert said(caught) == message
-    assert check_command(["experiment=interpolation", "model.depth=3"], configs)  # what was wrong there is replaced
-
-
-# ---- pieces
+    # the override replaces the faulty value
+    assert check_command(["experiment=interpolation", "model.depth=3"], configs)

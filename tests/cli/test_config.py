@@ -1,4 +1,4 @@
-"""Every configuration file holds what its classes take, and what they do not take is named."""
+"""The check of configurations: all files of configs pass it, and keys or values that a class rejects are named."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from gt.errors import UserError, nearest
 OPTIONS = sorted(
     path.relative_to(CONFIGS).with_suffix("") for path in CONFIGS.rglob("*.yaml") if path.parent != CONFIGS
 )
-# groups that only some options of another have
+# groups that exist only with some options of another group
 NEEDS = {"data/sampler": "data=ogbn_arxiv", "sweep/sampler": "sweep=optuna"}
 CHOICES = [
     f"{option.parent.as_posix()}={option.name}"
     for option in OPTIONS
-    if option.parts[0] != "hydra" and option.parent.name != "wandb"  # whose sweeps have a test of their own
+    if option.parts[0] != "hydra" and option.parent.name != "wandb"  # W&B sweeps are tested in test_wandb_sweeps.py
 ]
 
 
@@ -32,48 +32,48 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def complete(*choices: str) -> DictConfig:
-    """What is composed for the choices, with a value for each key that they leave for the user to give."""
-    parts = [NEEDS[group] for choice in choices if (group := choice.split("=")[0]) in NEEDS]
-    cfg = composed(*parts, *choices)
+    """The configuration for the choices, with a value for each key that the user has to set."""
+    required = [NEEDS[group] for choice in choices if (group := choice.split("=")[0]) in NEEDS]
+    cfg = composed(*required, *choices)
     for key in OmegaConf.missing_keys(cfg):
         OmegaConf.update(cfg, key, "somewhere")
     return cfg
 
 
-def test_the_folder_was_found():
+def test_known_options_are_among_the_choices():
     assert {"data=text", "model=gps", "model/local=gcn", "experiment=shakespeare_char", "debug=smoke"} <= set(CHOICES)
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_every_option_composes_and_holds_only_what_its_classes_take(choice):
+def test_every_option_passes_the_check(choice):
     check(complete(choice))
 
 
-def of(group: str) -> list[str]:
+def options_of(group: str) -> list[str]:
     return [choice for choice in CHOICES if choice.startswith(f"{group}=")]
 
 
-# all combinations take minutes: of each model and each dataset every eighth is tried at once
+# all combinations take minutes: by default every eighth of each model and of each dataset is tested
 COMBINATIONS = [
     pytest.param(data, model, marks=[] if (row + column) % 8 == 0 else pytest.mark.slow)
-    for row, data in enumerate(of("data"))
-    for column, model in enumerate(of("model"))
+    for row, data in enumerate(options_of("data"))
+    for column, model in enumerate(options_of("model"))
 ]
 
 
 @pytest.mark.parametrize(("data", "model"), COMBINATIONS)
-def test_every_model_goes_with_every_dataset(data, model):
+def test_every_model_composes_with_every_dataset(data, model):
     check(complete(data, model))
 
 
-def test_all_encodings_go_together():
-    names = [choice.split("=")[1] for choice in of("encoding")]
+def test_all_encodings_compose_together():
+    names = [choice.split("=")[1] for choice in options_of("encoding")]
     cfg = composed(f"encoding=[{','.join(names)}]")
     check(cfg)
     assert len(cfg.encoding) >= len(names) - 1  # one of them is none
 
 
-# ---- which value fits which type
+# ---- types of values
 
 
 class Base: ...
@@ -120,14 +120,14 @@ OBJECT = {"_target_": "somewhere.Thing"}
     ],
     ids=str,
 )
-def test_fits(hint, good, bad):
+def test_values_fit_type_hints(hint, good, bad):
     for value in good:
         assert fits(value, hint), value
     for value in bad:
         assert not fits(value, hint), value
 
 
-def test_types_are_shown_as_a_person_would_say_them():
+def test_types_are_described_in_plain_words():
     assert describe(int) == "a whole number"
     assert describe(float | None) == "a number or null"
     assert describe(Literal["graph", "sequence"]) == "graph or sequence"
@@ -139,9 +139,11 @@ def test_types_are_shown_as_a_person_would_say_them():
     assert describe(Base) == "Base"
 
 
-def test_the_nearest_name_or_all_of_them():
+def test_suggestion_is_the_nearest_name_or_all_names():
     assert nearest("dpeth", ["width", "depth"]) == "did you mean 'depth'?"
-    assert nearest("--temp", ["--help", "--temperature"]) == "did you mean '--temperature'?"  # what begins so is first
+    assert (
+        nearest("--temp", ["--help", "--temperature"]) == "did you mean '--temperature'?"
+    )  # a name with this prefix comes first
     assert nearest("GatedGCN", ["gin", "gated_gcn"]) == "did you mean 'gated_gcn'?"
     assert nearest("RWSE", ["rrwp", "rwse"]) == "did you mean 'rwse'?"
     assert nearest("epochs", ["max_epochs", "max_steps", "min_epochs"]) == "did you mean 'max_epochs' or 'min_epochs'?"
@@ -151,7 +153,7 @@ def test_the_nearest_name_or_all_of_them():
 
 @dataclass
 class Thing:
-    """What the sections below name as their target."""
+    """The target of the sections below."""
 
     size: int = 1
     mode: Literal["fast", "slow"] = "fast"
@@ -167,57 +169,57 @@ class Greedy:
         self.first = first
 
 
-def target(name: str = "Thing", **values) -> dict[str, Any]:
-    return {"_target_": f"{__name__ if '.' in __name__ else 'tests.cli.test_config'}.{name}", **values}
+def section(class_name: str = "Thing", **values) -> dict[str, Any]:
+    return {"_target_": f"{__name__ if '.' in __name__ else 'tests.cli.test_config'}.{class_name}", **values}
 
 
-def test_parameters_are_those_that_can_be_named():
+def test_parameters_are_those_with_names():
     assert parameters(Greedy) == {"first": Any, "named": int}
     assert parameters(Thing)["mode"] == Literal["fast", "slow"]
     assert list(parameters(nearest)) == ["name", "options"]
 
 
 def config(**sections) -> DictConfig:
-    plain = {name: target() for name in ("data", "mask", "model", "optim", "trainer")}
+    plain = {name: section() for name in ("data", "mask", "model", "optim", "trainer")}
     return OmegaConf.create(plain | sections)
 
 
-GOOD = {
+VALID = {
     "the least": {},
     "all keys of the top": {"name": "a", "seed": 3, "resume": "folder", "encoding": {}, "callbacks": {}, "logger": {}},
     "empty sections": {"callbacks": None, "logger": None, "encoding": None},
-    "parts taken out": {"callbacks": {"one": target(), "two": None}},
-    "what only the run knows": {"callbacks": {"one": target(monitor=None)}},
-    "sections in sections": {"model": target(inner=target(inner=target(size=2)))},
-    "sections in lists": {"model": target(parts=[target(), 3, [target(size=2)]])},
-    "a list of masks": {"mask": [target(), target(size=3)]},
-    "a plain mapping": {"model": target(table={"a": 1})},
-    "Hydra's own keys": {"model": target(_partial_=True, _convert_="all", _recursive_=False)},
-    "interpolation": {"seed": 4, "model": target(size="${seed}")},
-    "a fixed list": {"model": target(betas=[1, 2])},
+    "parts taken out": {"callbacks": {"one": section(), "two": None}},
+    "what only the run knows": {"callbacks": {"one": section(monitor=None)}},
+    "sections in sections": {"model": section(inner=section(inner=section(size=2)))},
+    "sections in lists": {"model": section(parts=[section(), 3, [section(size=2)]])},
+    "a list of masks": {"mask": [section(), section(size=3)]},
+    "a plain mapping": {"model": section(table={"a": 1})},
+    "Hydra's own keys": {"model": section(_partial_=True, _convert_="all", _recursive_=False)},
+    "interpolation": {"seed": 4, "model": section(size="${seed}")},
+    "a fixed list": {"model": section(betas=[1, 2])},
 }
 
 
-@pytest.mark.parametrize("sections", GOOD.values(), ids=GOOD)
-def test_good_configurations_pass(sections):
+@pytest.mark.parametrize("sections", VALID.values(), ids=VALID)
+def test_valid_configuration_passes(sections):
     check(config(**sections))
 
 
-BAD = {
-    "unknown section": ({"modle": target()}, "unknown key 'modle': did you mean 'model'?"),
-    "unknown key": ({"model": target(sise=1)}, "unknown key 'model.sise': did you mean 'size'?"),
-    "deep key": ({"model": target(inner=target(sise=1))}, "unknown key 'model.inner.sise': did you mean 'size'?"),
-    "key in a list": ({"mask": [target(), target(sise=1)]}, "unknown key 'mask.1.sise': did you mean 'size'?"),
+INVALID = {
+    "unknown section": ({"modle": section()}, "unknown key 'modle': did you mean 'model'?"),
+    "unknown key": ({"model": section(sise=1)}, "unknown key 'model.sise': did you mean 'size'?"),
+    "deep key": ({"model": section(inner=section(sise=1))}, "unknown key 'model.inner.sise': did you mean 'size'?"),
+    "key in a list": ({"mask": [section(), section(sise=1)]}, "unknown key 'mask.1.sise': did you mean 'size'?"),
     "key in lists": (
-        {"model": target(parts=[[target(mood="fast")]])},
+        {"model": section(parts=[[section(mood="fast")]])},
         "unknown key 'model.parts.0.0.mood': did you mean 'mode'?",
     ),
-    "key of a part": ({"logger": {"csv": target(sise=1)}}, "unknown key 'logger.csv.sise': did you mean 'size'?"),
-    "key into what takes any": ({"data": target("Greedy", nmed=1)}, "unknown key 'data.nmed': did you mean 'named'?"),
-    "wrong type": ({"model": target(size="big")}, "model.size='big' has the wrong type: it should be a whole number"),
-    "null": ({"model": target(size=None)}, "model.size=None has the wrong type: it should be a whole number"),
-    "wrong option": ({"model": target(mode="fats")}, "model.mode='fats': did you mean 'fast'?"),
-    "wrong length": ({"model": target(betas=[1])}, "model.betas=[1] has the wrong type: it should be a list of 2"),
+    "key of a part": ({"logger": {"csv": section(sise=1)}}, "unknown key 'logger.csv.sise': did you mean 'size'?"),
+    "key into what takes any": ({"data": section("Greedy", nmed=1)}, "unknown key 'data.nmed': did you mean 'named'?"),
+    "wrong type": ({"model": section(size="big")}, "model.size='big' has the wrong type: it should be a whole number"),
+    "null": ({"model": section(size=None)}, "model.size=None has the wrong type: it should be a whole number"),
+    "wrong option": ({"model": section(mode="fats")}, "model.mode='fats': did you mean 'fast'?"),
+    "wrong length": ({"model": section(betas=[1])}, "model.betas=[1] has the wrong type: it should be a list of 2"),
     "several for one": (
         {"seed": [0, 1]},
         "seed=[0, 1] has the wrong type: it should be a whole number; to run each: python train.py -m seed=0,1",
@@ -233,11 +235,11 @@ BAD = {
         "'model' has no _target_: choose an option, such as model=NAME",
     ),
     "no target of a part": (
-        {"logger": {"csv": target(), "cvs": {"size": 1}}},
+        {"logger": {"csv": section(), "cvs": {"size": 1}}},
         "'logger.cvs' has no _target_: did you mean 'csv'?",
     ),
     "a part that is a value": (
-        {"logger": {"csv": target(), "cvs": 1}},
+        {"logger": {"csv": section(), "cvs": 1}},
         "'logger.cvs' has no _target_: did you mean 'csv'?",
     ),
     "no such class": (
@@ -245,32 +247,38 @@ BAD = {
         "model._target_: there is nothing called 'gt.model.Nope' to import",
     ),
     "no such module": (
-        {"model": target(inner={"_target_": "nope.Nope"})},
+        {"model": section(inner={"_target_": "nope.Nope"})},
         "model.inner._target_: there is nothing called 'nope.Nope' to import",
     ),
-    "missing value": ({"data": target(size="???")}, "data.size is not set: give data.size=VALUE"),
-    "interpolation to nothing": ({"model": target(size="${nope}")}, "model.size: Interpolation key 'nope' not found"),
+    "missing value": ({"data": section(size="???")}, "data.size is not set: give data.size=VALUE"),
+    "interpolation to nothing": ({"model": section(size="${nope}")}, "model.size: Interpolation key 'nope' not found"),
 }
 
 
-@pytest.mark.parametrize(("sections", "said"), BAD.values(), ids=BAD)
-def test_bad_configurations_are_one_line(sections, said):
+@pytest.mark.parametrize(("sections", "message"), INVALID.values(), ids=INVALID)
+def test_invalid_configuration_is_reported_in_one_line(sections, message):
     with pytest.raises(UserError) as caught:
         check(config(**sections))
-    assert str(caught.value) == said
+    assert str(caught.value) == message
 
 
-def test_a_section_that_must_be_there():
+def test_missing_section_is_reported():
     cfg = config()
     del cfg.optim
     with pytest.raises(UserError, match=r"^there is no 'optim': choose an option, optim=NAME$"):
         check(cfg)
 
 
-def test_a_default_passes_and_is_what_the_dataclass_says():
+def test_default_has_the_fields_of_the_dataclass():
     cfg = composed()
     check(cfg)
-    unset = {"loss", "metrics", "baseline", "sweep", "objective"}  # the dataset's own, and none, until a command says
+    unset = {
+        "loss",
+        "metrics",
+        "baseline",
+        "sweep",
+        "objective",
+    }  # the dataset's own or none, unless a command sets them
     assert set(map(str, cfg)) == set(Config.__dataclass_fields__) - unset
 
 
@@ -278,7 +286,7 @@ def test_a_default_passes_and_is_what_the_dataclass_says():
 
 
 @pytest.mark.parametrize(
-    ("key", "there"),
+    ("key", "is_set"),
     [
         ("seed", True),
         ("model.size", True),
@@ -294,20 +302,20 @@ def test_a_default_passes_and_is_what_the_dataclass_says():
         ("optim.broken", True),
     ],
 )
-def test_paths_that_stand_or_could(key, there):
+def test_valid_path_is_set_or_settable(key, is_set):
     cfg = config(
         seed=1,
-        model=target(size=1, inner=target(size=2)),
-        mask=[target(size=1), target()],
-        data=target(size="???"),
-        callbacks={"one": target(size=1), "two": None},
+        model=section(size=1, inner=section(size=2)),
+        mask=[section(size=1), section()],
+        data=section(size="???"),
+        callbacks={"one": section(size=1), "two": None},
         optim={"broken": "${nope}"},
     )
-    assert check_path(cfg, key) is there
+    assert check_path(cfg, key) is is_set
 
 
 @pytest.mark.parametrize(
-    ("key", "said"),
+    ("key", "message"),
     [
         ("model.sise", "unknown key 'model.sise': did you mean 'size'?"),
         ("modle.size", "unknown key 'modle': did you mean 'model'?"),
@@ -320,25 +328,25 @@ def test_paths_that_stand_or_could(key, there):
         ("optim.size", "optim._target_: there is nothing called 'nope.Nope' to import"),
     ],
 )
-def test_paths_that_cannot_be(key, said):
+def test_invalid_path_is_reported(key, message):
     cfg = config(
-        model=target(size=1, inner=target(size=2)),
-        mask=[target(size=1)],
-        callbacks={"one": target()},
+        model=section(size=1, inner=section(size=2)),
+        mask=[section(size=1)],
+        callbacks={"one": section()},
         optim={"_target_": "nope.Nope"},
     )
     with pytest.raises(UserError) as caught:
         check_path(cfg, key)
-    assert str(caught.value) == said
+    assert str(caught.value) == message
 
 
-def test_a_graph_that_is_trained_whole_takes_many_epochs_of_one_step():
-    usual, whole = (composed(f"data={data}").trainer.max_epochs for data in ("molecules", "planetoid"))
-    assert whole >= 100 > usual
+def test_full_graph_training_defaults_to_more_epochs():
+    few, many = (composed(f"data={data}").trainer.max_epochs for data in ("molecules", "planetoid"))
+    assert many >= 100 > few
     for choices, epochs in (
-        (["data=planetoid", "data/sampler=neighbours"], usual),
-        (["data=ogbl_ddi"], usual),  # whose epoch is many batches of links
-        (["data=planetoid", "trainer=ddp"], whole),
+        (["data=planetoid", "data/sampler=neighbours"], few),
+        (["data=ogbl_ddi"], few),  # its epoch has many batches of links
+        (["data=planetoid", "trainer=ddp"], many),
         (["data=tu"], 100),
         (["data=tu", "trainer=gpu"], 100),
         (["data=planetoid", "trainer.max_epochs=3"], 3),
@@ -347,7 +355,7 @@ def test_a_graph_that_is_trained_whole_takes_many_epochs_of_one_step():
         assert composed(*choices).trainer.max_epochs == epochs, choices
 
 
-def test_the_keys_of_blocks_by_name_are_checked_too():
+def test_keys_of_named_blocks_are_checked():
     with pytest.raises(UserError, match=r"model\.block\.L\.dropuot"):
         check(composed("model=interleaved", "+model.block.L.dropuot=0.1"))
     check(composed("model=interleaved", "model.pattern=LG", "model/local@model.block.L.local=gine"))

@@ -1,4 +1,4 @@
-"""What a constructor refuses names the key of the configuration that it was built from."""
+"""Errors of constructors name the configuration key that caused them."""
 
 import sys
 from functools import partial
@@ -22,14 +22,14 @@ from gt.schema import Schema
 from gt.train.construct import constructing
 from gt.train.network import build, rehearse
 from gt.train.optim import Optimisation
-from tests.cli.test_config import composed, of
+from tests.cli.test_config import composed, options_of
 from tests.cli.test_sweep import own_logging  # noqa: F401  a fixture
 
 SCHEMA = Schema((5,), edge_vocab=(3,), outputs=2)
 
 
 class Layer:
-    """Refuses some sizes, by several kinds of error."""
+    """Rejects some sizes, with several kinds of error."""
 
     def __init__(self, size: int, inner: object = None) -> None:
         if size == 0:
@@ -53,7 +53,7 @@ def layer(size: int) -> Layer:
 
 
 NAME = f"{__name__}.Layer"
-REFUSED = {
+REJECTED = {
     "a value": ({"_target_": NAME, "size": 0}, "part.size=0: size must be 1 or more, not 0"),
     "no key in the message": ({"_target_": NAME, "size": 1}, "part: something about no argument"),
     "a part of a part": (
@@ -81,21 +81,21 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("part", "said"), REFUSED.values(), ids=REFUSED)
-def test_the_innermost_constructor_is_named(part, said):
+@pytest.mark.parametrize(("part", "message"), REJECTED.values(), ids=REJECTED)
+def test_error_names_the_innermost_constructor(part, message):
     cfg = OmegaConf.create({"other": {"_target_": NAME, "size": 5}, "part": part})
     with pytest.raises(UserError) as caught, constructing(cfg):
         instantiate(cfg.part, _convert_="all")
-    assert str(caught.value) == said
+    assert str(caught.value) == message
 
 
-def test_an_argument_that_is_missing_is_named_with_its_section():
+def test_missing_argument_is_named_with_its_section():
     cfg = OmegaConf.create({"part": {"_target_": NAME, "size": 9, "inner": {"_target_": NAME}}})
     with pytest.raises(UserError, match=r"^part\.inner: .*'size'"), constructing(cfg):
         instantiate(cfg.part)
 
 
-def test_what_is_no_constructors_fault_goes_through():
+def test_unrelated_errors_are_not_translated():
     cfg = OmegaConf.create({"part": {"_target_": NAME, "size": 3}})
     with pytest.raises(FileNotFoundError), constructing(cfg):
         instantiate(cfg.part)
@@ -123,7 +123,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("key", MODELS)
-def test_a_network_names_the_key_that_it_refuses(key):
+def test_network_error_names_its_key(key):
     cfg = composed("encoding=none", *(MODELS[key] or ["+" + key if "backend" in key else key]))
     config = OmegaConf.to_container(cfg, resolve=True)
     with pytest.raises(UserError) as caught:
@@ -138,7 +138,7 @@ def test_a_network_names_the_key_that_it_refuses(key):
         ("+optim.optimizer.eps=-1.0", "optim.optimizer.eps=-1.0"),
     ],
 )
-def test_what_an_optimiser_of_torch_refuses_is_named_by_its_key(override, key):
+def test_optimiser_error_names_its_key(override, key):
     cfg = composed(override)
     with pytest.raises(UserError) as caught, constructing(cfg):
         instantiate(cfg.optim, _convert_="all")
@@ -146,7 +146,7 @@ def test_what_an_optimiser_of_torch_refuses_is_named_by_its_key(override, key):
 
 
 @pytest.mark.parametrize(
-    "make",
+    "construct",
     [
         partial(Optimisation, lr=0), partial(Optimisation, lr=float("nan")), partial(Optimisation, lr=float("inf")),
         partial(Optimisation, weight_decay=-1), partial(Optimisation, optimizer=partial(AdamW, betas=(0.9, 1.0))),
@@ -159,9 +159,9 @@ def test_what_an_optimiser_of_torch_refuses_is_named_by_its_key(override, key):
         partial(GraphTransformer, SCHEMA, 8, 0, init_std=0.02, glorot=True),
     ],
 )  # fmt: skip
-def test_a_number_out_of_its_range_is_refused_where_it_is_used(make):
+def test_constructors_reject_values_out_of_range(construct):
     with pytest.raises(ValueError, match=r"lr|weight_decay|beta|warmup|final|heads|dropout|quick|ratio|init_std"):
-        make()
+        construct()
 
 
 @pytest.mark.parametrize(
@@ -176,14 +176,14 @@ def test_a_number_out_of_its_range_is_refused_where_it_is_used(make):
         "+trainer.num_nodes=0", "callbacks.early_stopping.patience=-1", "seed=-1", "seed=4294967296",
     ],
 )  # fmt: skip
-def test_what_lightning_would_take_in_silence_is_refused(override):
+def test_options_lightning_ignores_are_rejected(override):
     key, _, value = override.lstrip("+").partition("=")
     with pytest.raises(UserError) as caught:
         check(composed(override))
     assert str(caught.value).startswith(f"{key}={value}: ")
 
 
-def test_what_lightning_takes_for_good_reason_is_taken():
+def test_special_values_of_lightning_are_accepted():
     check(composed("trainer.max_epochs=-1", "trainer.limit_train_batches=0.5", "trainer.gradient_clip_val=0"))
     check(composed("trainer.max_steps=5", "trainer.val_check_interval=0.25", "trainer.gradient_clip_val=null"))
     check(composed("+trainer.fast_dev_run=true", "seed=4294967295", "trainer.limit_test_batches=1.0"))
@@ -196,7 +196,7 @@ def test_what_lightning_takes_for_good_reason_is_taken():
         "trainer.strategy='quick'", "trainer.precision='fp8'", "encoding.rwse.steps",
     ],
 )  # fmt: skip
-def test_what_cannot_be_trained_is_said_before_the_data_are_built(key, monkeypatch, tmp_path, capsys):
+def test_untrainable_config_fails_before_the_data_are_built(key, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(PythonFunctions, "key", lambda *_: pytest.fail("the data were built"))
     override = "encoding.rwse.steps=0" if key.startswith("encoding") else key
     monkeypatch.setattr(sys, "argv", ["train.py", override, "logger=csv", f"hydra.run.dir={tmp_path / 'run'}"])
@@ -209,9 +209,9 @@ def test_what_cannot_be_trained_is_said_before_the_data_are_built(key, monkeypat
     assert "traceback" not in line
 
 
-@pytest.mark.parametrize("model", of("model"))
+@pytest.mark.parametrize("model", options_of("model"))
 @pytest.mark.parametrize("encoding", ["none", "[sinusoidal,degree]", "[learned,rope]"])
-def test_every_model_can_be_rehearsed_and_leaves_the_random_numbers_alone(model, encoding, monkeypatch):
+def test_rehearsal_preserves_the_random_state(model, encoding, monkeypatch):
     config = OmegaConf.to_container(composed(model, f"encoding={encoding}"), resolve=True)
     parts = {part: config.get(part, {}) for part in ("model", "mask", "encoding")}
     built = []

@@ -1,4 +1,4 @@
-"""The arranged workspace and report are built without a network, of names that a run logs."""
+"""``python -m gt.dashboard``: workspace and report show what a run logs, and are built without network access."""
 
 import json
 import re
@@ -22,22 +22,24 @@ def names_in(value):
     return {value} if isinstance(value, str) else set()
 
 
-def test_the_workspace_shows_what_is_logged(tmp_path, monkeypatch, capsys):
+def test_workspace_and_report_show_logged_names(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["dashboard", "--out", str(tmp_path / "w.json"), "--project", "mine"])
     dashboard.main()
-    written = json.loads((tmp_path / "w.json").read_text())
+    workspace = json.loads((tmp_path / "w.json").read_text())
     assert str(tmp_path / "w.json") in capsys.readouterr().out
-    sections = written["spec"]["section"]["panelBankConfig"]["sections"]
+    sections = workspace["spec"]["section"]["panelBankConfig"]["sections"]
     assert [section["name"] for section in sections][:5] == ["Result", "Training", "Attention", "Speed", "Pictures"]
     report = json.loads((tmp_path / "w-report.json").read_text())
     headings = [part["children"][0]["text"] for part in report["spec"]["blocks"] if part["type"] == "heading"]
     assert headings == ["Result", "Training", "Attention", "Speed", "Pictures"]
     grids = [part["metadata"]["panelBankSectionConfig"]["panels"] for part in report["spec"]["blocks"][1:]
              if part["type"] == "panel-grid"]  # fmt: skip
-    told = ("train/", "valid/", "optim/", "attention/", "result/", "report/", "memory/")
+    prefixes = ("train/", "valid/", "optim/", "attention/", "result/", "report/", "memory/")
     for grid, section in zip(grids, sections, strict=False):
-        one, other = ({name for name in names_in(part) if name.startswith(told)} for part in (grid, section["panels"]))
-        assert one == other != set()
+        ours, expected = (
+            {name for name in names_in(part) if name.startswith(prefixes)} for part in (grid, section["panels"])
+        )
+        assert ours == expected != set()
     overrides = ["data=graph_files", "model=gps", "trainer.max_epochs=1"]
     train(tmp_path / "run", *write_graphs(tmp_path), *overrides)
     logged = set(pd.read_csv(next((tmp_path / "run").rglob("metrics.csv"))).columns)
@@ -45,19 +47,19 @@ def test_the_workspace_shows_what_is_logged(tmp_path, monkeypatch, capsys):
     assert len(shown) == 8
     assert shown <= logged
     patterns = [name for name in names_in(sections) if name.startswith("attention/")]
-    looked = {name for name in logged if name.startswith("attention/")}
-    assert all(any(re.fullmatch(pattern, name) for name in looked) for pattern in patterns)
-    assert all(sum(bool(re.fullmatch(pattern, name)) for pattern in patterns) == 1 for name in looked)
+    attention_names = {name for name in logged if name.startswith("attention/")}
+    assert all(any(re.fullmatch(pattern, name) for name in attention_names) for pattern in patterns)
+    assert all(sum(bool(re.fullmatch(pattern, name)) for pattern in patterns) == 1 for name in attention_names)
 
 
-def test_a_team_is_named_without_a_network(tmp_path, monkeypatch):
+def test_team_can_be_set_without_network_access(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setattr(sys, "argv", ["dashboard", "--out", str(tmp_path / "w.json"), "--entity", "mine"])
     dashboard.main()
     assert (tmp_path / "w-report.json").exists()
 
 
-def test_an_upload_without_a_network_is_one_line(tmp_path, monkeypatch):
+def test_upload_without_network_access_is_reported(tmp_path, monkeypatch):
     def no_network():
         raise wandb.errors.AuthenticationError("nobody answers")
 

@@ -1,4 +1,4 @@
-"""What an answer goes by: against sums over single nodes and edges, on networks of which it is known."""
+"""``python -m gt.explain``: attributions on networks whose attributions are known, and the page for a sample."""
 
 import base64
 import io
@@ -43,7 +43,7 @@ SCHEMA = Schema(node_vocab=(7,), outputs=1, kind="regression")
 
 
 class Sum(nn.Module):
-    """Answers with the sum of a weight for each kind of node, and of the products of joined ones."""
+    """Predicts the sum of one weight per kind of node, plus the products of the weights of adjacent nodes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Sum(nn.Module):
 
 
 def graph(copies: int) -> GraphBatch:
-    """So many of one graph: a path of four nodes, both ways, and one alone."""
+    """Copies of one graph: a bidirectional path of four nodes, and an isolated node."""
     path = torch.tensor([[1, 0, 2, 1, 3, 2], [0, 1, 1, 2, 2, 3]])
     shifts = 5 * torch.arange(copies)
     edges = (path[:, None] + shifts[None, :, None]).flatten(1)
@@ -65,43 +65,43 @@ def graph(copies: int) -> GraphBatch:
     return GraphBatch(torch.arange(copies + 1) * 5, edges, 5, x=x)
 
 
-def of_sum(predictions):
+def sum_output(predictions):
     return predictions[:, 0]
 
 
-def test_occlusion_is_what_nodes_and_edges_add():
+def test_occlusion_is_the_contribution_of_nodes_and_edges():
     torch.manual_seed(0)
     net = Sum()
     x = net.nodes.weight.detach()[graph(1).x[:, 0], 0]
-    joined = [[1], [0, 2], [1, 3], [2], []]
-    alone = torch.stack([x[i] + sum(x[i] * x[j] for j in joined[i]) for i in range(5)])
-    assert torch.allclose(occlusion(net, graph, of_sum), alone, atol=1e-6)
-    pairs, falls = edge_occlusion(net, graph, of_sum)
+    neighbours = [[1], [0, 2], [1, 3], [2], []]
+    expected = torch.stack([x[i] + sum(x[i] * x[j] for j in neighbours[i]) for i in range(5)])
+    assert torch.allclose(occlusion(net, graph, sum_output), expected, atol=1e-6)
+    pairs, drops = edge_occlusion(net, graph, sum_output)
     assert pairs.T.tolist() == [[0, 1], [1, 2], [2, 3]]
-    assert torch.allclose(falls, x[:3] * x[1:4], atol=1e-6)
+    assert torch.allclose(drops, x[:3] * x[1:4], atol=1e-6)
 
 
-def test_a_graph_without_edges_has_none_to_hide():
-    def alone(copies: int) -> GraphBatch:
+def test_edge_occlusion_of_a_graph_without_edges():
+    def isolated_nodes(copies: int) -> GraphBatch:
         return replace(path_graphs([1] * copies), x=torch.full((copies, 1), 2))
 
-    pairs, falls = edge_occlusion(Sum(), alone, of_sum)
+    pairs, drops = edge_occlusion(Sum(), isolated_nodes, sum_output)
     assert pairs.shape == (2, 0)
-    assert falls.shape == (0,)
+    assert drops.shape == (0,)
 
 
-def test_integrated_gradients_sum_to_the_answer():
+def test_integrated_gradients_sum_to_the_prediction():
     torch.manual_seed(0)
     net = Sum()
-    parts = integrated_gradients(net, graph, of_sum)
-    assert float(parts.sum()) == pytest.approx(net(graph(1)).item(), abs=1e-4)
+    contributions = integrated_gradients(net, graph, sum_output)
+    assert float(contributions.sum()) == pytest.approx(net(graph(1)).item(), abs=1e-4)
     x = net.nodes.weight.detach()[graph(1).x[:, 0], 0]
-    assert float(parts[4]) == pytest.approx(float(x[4]), abs=1e-6)  # joined with nothing
+    assert float(contributions[4]) == pytest.approx(float(x[4]), abs=1e-6)  # isolated
 
 
 @pytest.mark.parametrize("virtual_nodes", [0, 2])
-def test_attention_flows_as_the_layers_read(virtual_nodes):
-    """Rollout against the product of matrices, of weights that the layers themselves have."""
+def test_rollout_is_the_product_of_attention_weights(virtual_nodes):
+    """Rollout against the matrix product of the layers' own attention weights."""
     torch.manual_seed(0)
     mask = Hops(1) | VirtualNodes(virtual_nodes) if virtual_nodes else Hops(1)
     block = lambda width: ParallelBlock(width, attention=lambda w: Attention(w, 2), norm=nn.LayerNorm)  # noqa: E731
@@ -119,41 +119,41 @@ def test_attention_flows_as_the_layers_read(virtual_nodes):
     assert torch.allclose(rollout(weights, 5), flow[:5, :5].mean(0), atol=1e-5)
 
 
-def test_attention_under_masks_that_are_redrawn_is_the_mean_over_the_draws():
+def test_attention_under_redrawn_masks_is_averaged():
     torch.manual_seed(0)
-    block, mask, each = partial(ParallelBlock, attention=partial(Attention, heads=2)), RandomEdges(1), []
+    block, mask, by_draw = partial(ParallelBlock, attention=partial(Attention, heads=2)), RandomEdges(1), []
     net = GraphTransformer(SCHEMA, 8, 2, block, mask=mask).eval()
     for draw in (0, 1):
         net.masks = [redraw_mask(mask, draw)] * 2
-        each.append(dict(attention_weights(net, graph(1))))
+        by_draw.append(dict(attention_weights(net, graph(1))))
     net.masks, net.redraw = [mask] * 2, 2
     for name, weights in attention_weights(net, graph(1)):
-        torch.testing.assert_close(weights, (each[0][name] + each[1][name]) / 2)
-        assert not torch.allclose(each[0][name], each[1][name])
+        torch.testing.assert_close(weights, (by_draw[0][name] + by_draw[1][name]) / 2)
+        assert not torch.allclose(by_draw[0][name], by_draw[1][name])
 
 
-def test_a_right_ranking_is_faithful_and_its_reverse_is_not():
+def test_correct_ranking_is_faithful_and_its_reverse_is_not():
     torch.manual_seed(0)
     net = Sum()
     net.nodes.weight.data.abs_()
-    order = occlusion(net, graph, of_sum).argsort(descending=True)
-    curve = deletion(net, graph, of_sum, order, points=6)
+    order = occlusion(net, graph, sum_output).argsort(descending=True)
+    curve = deletion(net, graph, sum_output, order, points=6)
     assert float(curve[0]) == pytest.approx(net(graph(1)).item())
     assert float(curve[-1]) == 0.0
     draw = torch.Generator().manual_seed(0)
-    random = torch.stack([deletion(net, graph, of_sum, torch.randperm(5, generator=draw), 6) for _ in range(10)])
-    reverse = deletion(net, graph, of_sum, order.flip(0), points=6)
+    random = torch.stack([deletion(net, graph, sum_output, torch.randperm(5, generator=draw), 6) for _ in range(10)])
+    reverse = deletion(net, graph, sum_output, order.flip(0), points=6)
     assert faithfulness(curve, random) > 0 > faithfulness(reverse, random)
 
 
-def test_faithfulness_is_bounded_where_an_answer_ends_as_it_began():
+def test_faithfulness_is_bounded_for_unchanged_predictions():
     curve, random = torch.tensor([0.5, 0.1, 0.5]), torch.tensor([[0.5, 0.4, 0.5], [0.5, 0.8, 0.5]])
     assert faithfulness(curve, random) == pytest.approx((0.6 - 0.1) / 3 / (0.8 - 0.1))
     assert faithfulness(curve[:1].expand(3), curve[:1].expand(2, 3)) == 0.0
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def trained_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("explained")
     overrides = [*write_graphs(folder), "trainer.max_epochs=1"]
     train(folder / "run", *overrides)
@@ -163,39 +163,39 @@ def run(tmp_path_factory):
     return folder / "run"
 
 
-def test_a_page_shows_a_sample(run, capsys):
-    program.main([str(run), "--sample", "3"])
-    said = capsys.readouterr().out
-    assert str(run / "explanation-test-3.html") in said
-    page = (run / "explanation-test-3.html").read_text()
+def test_page_has_all_sections(trained_run, capsys):
+    program.main([str(trained_run), "--sample", "3"])
+    output = capsys.readouterr().out
+    assert str(trained_run / "explanation-test-3.html") in output
+    page = (trained_run / "explanation-test-3.html").read_text()
     assert re.findall("<h2>(.*?)</h2>", page) == [
         "Integrated gradients", "Occlusion", "Attention rollout", "Faithfulness", "Edges", "Attention"
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("nodes", [2, 33, 100])
-def test_labels_beside_matrices_are_read_on_a_page_of_any_width(nodes):
-    """Drawings at their own size, whose labels are 12 pixels high and at least as far apart."""
+def test_matrix_labels_are_legible_at_any_page_width(nodes):
+    """Drawings are not scaled; their labels are 12 pixels high and at least as far apart."""
     path = path_graphs([nodes])
     path.x = torch.zeros(nodes, 1, dtype=torch.long)
     torch.manual_seed(0)
     weights = torch.rand(3, nodes, nodes)
     weights[0, nodes // 2, 0] = 2.0  # node n/2 reads node 0 most
     names = [f"<{n}>" for n in range(nodes)]
-    none = torch.zeros(nodes)
-    why = Explanation(
-        "test-0", "title", "1", "1", "class 1", None, path, names, None, False, {"occlusion": none},
+    zeros = torch.zeros(nodes)
+    explanation = Explanation(
+        "test-0", "title", "1", "1", "class 1", None, path, names, None, False, {"occlusion": zeros},
         {"occlusion": torch.zeros(11)}, torch.zeros(2, 11), {"occlusion": 0.0}, torch.zeros(2, 0), torch.zeros(0),
         [("layers.0", weights)],
     )  # fmt: skip
-    text = page(why)
+    text = page(explanation)
     assert ".heads text { font-size: 12px" in text
     assert ".heads svg { max-width: none }" in text
     drawings = [
         tuple(map(float, m)) for m in re.findall(r'<svg width="(\d+)" height="(\d+)" viewBox="0 0 (\d+) ', text)
     ]
     assert len(drawings) == 3
-    assert all(width == height == inside for width, height, inside in drawings)
+    assert all(width == height == viewbox for width, height, viewbox in drawings)
     rows = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" text-anchor="end">(.*?)</text>', text)
     shown = [n for n in range(nodes) if n % (1 if nodes <= 40 else 3) == 0]
     assert [name for *_, name in rows] == [f"&lt;{n}&gt;" if nodes <= 40 else str(n) for n in shown]
@@ -203,7 +203,7 @@ def test_labels_beside_matrices_are_read_on_a_page_of_any_width(nodes):
     assert min(after - before for before, after in pairwise(places)) >= 12
     side = float(re.search(r'<image x="[\d.]+" y="([\d.]+)" width="([\d.]+)"', text)[2])
     margin = float(re.search(r'<image x="([\d.]+)"', text)[1])
-    assert [round((y - 4 - margin) / side * nodes - 0.5) for y in places] == shown  # each beside its row
+    assert [round((y - 4 - margin) / side * nodes - 0.5) for y in places] == shown  # each next to its row
     picture = re.search(r'href="data:image/png;base64,(.*?)"', text)[1]
     pixels = matplotlib.image.imread(io.BytesIO(base64.b64decode(picture)))
     assert pixels.shape[:2] == (nodes, nodes)
@@ -211,12 +211,12 @@ def test_labels_beside_matrices_are_read_on_a_page_of_any_width(nodes):
 
 
 @pytest.mark.parametrize("words", [["--sample", "20"], ["--output", "7"], ["--node", "1"], ["--split", "train2"]])
-def test_what_is_not_there_is_refused(run, words):
+def test_missing_sample_output_node_or_split_is_reported(trained_run, words):
     with pytest.raises(UserError, match=words[0] if words[0] != "--split" else words[1]):
-        program.main([str(run), *words])
+        program.main([str(trained_run), *words])
 
 
-def test_each_word_of_a_name_is_explained_by_itself(tmp_path, capsys):
+def test_each_word_of_a_name_has_its_own_explanation(tmp_path, capsys):
     write_code2(tmp_path / "ogbg_code2", ["get name", "set name", "get it", "run", "set it"], [0, 1, 2])
     source = {"_target_": "gt.data.ogb.code2.FunctionNames", "root": str(tmp_path)}
     config = {"_target_": "gt.data.graphs.GraphData", "source": source}
@@ -228,17 +228,17 @@ def test_each_word_of_a_name_is_explained_by_itself(tmp_path, capsys):
         rows = net(next(iter(data.loader("test")))).view(net.schema.positions, -1)
     for position, word in ((0, "set"), (1, "it"), (4, "__EOS__")):
         program.main([str(folder), "--position", str(position)])
-        said = re.search(r"position (\d): predicted (\S+) \((.*?)\), true (\S+)", capsys.readouterr().out)
+        match = re.search(r"position (\d): predicted (\S+) \((.*?)\), true (\S+)", capsys.readouterr().out)
         best = rows[position].softmax(0).max(0)
-        assert (said[1], said[2], said[4]) == (str(position), net.schema.names[int(best.indices)], word)
-        assert float(said[3]) == pytest.approx(float(best.values), abs=0.006)
+        assert (match[1], match[2], match[4]) == (str(position), net.schema.names[int(best.indices)], word)
+        assert float(match[3]) == pytest.approx(float(best.values), abs=0.006)
     for words in (["--position", "5"], ["--output", str(net.schema.outputs)]):
         with pytest.raises(UserError, match=words[0]):
             program.main([str(folder), *words])
 
 
 def test_new_molecules_are_drawn(tmp_path):
-    """Of a file without targets, a row of which is no molecule."""
+    """The file has no targets, and one row is not a molecule."""
     pytest.importorskip("rdkit")
     trained = tmp_path / "trained.csv"
     trained.write_text("smiles,y\n" + "\n".join(f"{'C' * (n + 1)}O,{n % 2}" for n in range(20)))

@@ -1,4 +1,4 @@
-"""What answers at once imports no PyTorch."""
+"""Commands that answer at once do not import PyTorch, and ``gt`` imports its names on first use."""
 
 import subprocess
 import sys
@@ -16,17 +16,17 @@ print("torch" in sys.modules)
 """
 
 
-def test_help_and_a_misspelt_group_need_no_torch(tmp_path):
+def test_help_and_typos_do_not_import_torch(tmp_path):
     for arguments in (["--help"], ["modle=gps"]):
         program = HELP.format(arguments=arguments, path=str(CONFIGS.parent / "train.py"))
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", program], cwd=tmp_path, env={"PYTHONPATH": str(CONFIGS.parent)},
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
-        assert done.stdout.splitlines()[-1] == "False"
+        assert process.stdout.splitlines()[-1] == "False"
 
 
-def test_what_is_imported_late_is_there():
+def test_lazily_imported_names_are_available():
     import gt
     from gt.graph import GraphBatch
     from gt.prediction.trained import load

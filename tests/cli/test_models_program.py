@@ -1,4 +1,4 @@
-"""``python -m gt.models``: a table of every file of configs/model."""
+"""``python -m gt.models``: the table of all files in configs/model."""
 
 import shutil
 import sys
@@ -31,7 +31,7 @@ model:
 """
 
 
-def test_a_file_that_is_added_appears_by_itself(tmp_path, monkeypatch, capsys):
+def test_added_file_is_listed(tmp_path, monkeypatch, capsys):
     shutil.copytree(CONFIGS, tmp_path / "configs")
     folder = tmp_path / "configs/model"
     (folder / "tiny.yaml").write_text(TINY)
@@ -60,17 +60,17 @@ COSTS = {
 
 
 @pytest.mark.parametrize("name", COSTS)
-def test_what_a_model_reads_and_costs(name):
+def test_reads_and_cost_of_models(name):
     assert tuple(models.row(name)[4:]) == COSTS[name]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_says_all_of_itself(name):
+def test_every_model_has_a_complete_row(name):
     assert "?" not in " ".join(models.row(name))
 
 
-def test_a_typo_is_answered_by_the_nearest_name(monkeypatch):
+def test_typo_gets_the_nearest_name(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["gt.models", "gpss"])
     with pytest.raises(UserError, match="'gps'"):
         models.main()
