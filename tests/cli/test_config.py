@@ -272,13 +272,8 @@ def test_missing_section_is_reported():
 def test_default_has_the_fields_of_the_dataclass():
     cfg = composed()
     check(cfg)
-    unset = {
-        "loss",
-        "metrics",
-        "baseline",
-        "sweep",
-        "objective",
-    }  # the dataset's own or none, unless a command sets them
+    # the dataset's own or none, unless a command sets them
+    unset = {"loss", "metrics", "baseline", "sweep", "objective"}
     assert set(map(str, cfg)) == set(Config.__dataclass_fields__) - unset
 
 

@@ -23,7 +23,7 @@ from gt.train.construct import constructing
 from gt.train.network import build, rehearse
 from gt.train.optim import Optimisation
 from tests.cli.test_config import composed, options_of
-from tests.cli.test_sweep import own_logging  # noqa: F401  a fixture
+from tests.cli.test_sweep import restore_logging  # noqa: F401  a fixture
 
 SCHEMA = Schema((5,), edge_vocab=(3,), outputs=2)
 

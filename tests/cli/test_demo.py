@@ -19,7 +19,7 @@ from gt.model import GraphTransformer
 from gt.prediction.asking import predict
 from gt.prediction.models import Models
 from gt.schema import Schema
-from tests.cli.test_sweep import own_logging  # noqa: F401  a fixture
+from tests.cli.test_sweep import restore_logging  # noqa: F401  a fixture
 
 
 def run(monkeypatch, *words: str) -> None:
@@ -115,7 +115,7 @@ def isolated_process(monkeypatch):
 
 
 @pytest.mark.slow
-def test_right_hint_helps_and_wrong_hint_misleads(isolated_process, own_logging, monkeypatch, tmp_path, capsys):  # noqa: F811
+def test_right_hint_helps_and_wrong_hint_misleads(isolated_process, restore_logging, monkeypatch, tmp_path, capsys):  # noqa: F811
     arguments = [*TINY, f"data.root={tmp_path / 'data'}", "trainer.max_epochs=6", "optim.lr=0.005"]
     run(monkeypatch, "hints", *arguments, "--seeds", "1", "--out", str(tmp_path / "out"))
     table = pd.read_csv(tmp_path / "out" / "hints.csv").set_index("hint")["score"]
@@ -133,7 +133,7 @@ def test_right_hint_helps_and_wrong_hint_misleads(isolated_process, own_logging,
         run(monkeypatch, "hints", *arguments, "model.width=8", "--out", str(tmp_path / "out"))
 
 
-def test_reloaded_run_reproduces_its_score(isolated_process, own_logging, tmp_path):  # noqa: F811
+def test_reloaded_run_reproduces_its_score(isolated_process, restore_logging, tmp_path):  # noqa: F811
     arguments = [*TINY, f"data.root={tmp_path / 'data'}", "trainer.max_epochs=1"]
     overrides = runs.settings(arguments, hints.USUAL)
     result = runs.train_once(tmp_path / "run", [*overrides, "encoding=[rwse]"])
@@ -152,7 +152,7 @@ def test_encoding_that_cannot_be_shuffled_is_rejected(encoding, monkeypatch, tmp
 # ---- structure found without edges
 
 
-def test_heads_attend_to_withheld_neighbours(isolated_process, own_logging, monkeypatch, tmp_path, capsys):  # noqa: F811
+def test_heads_attend_to_withheld_neighbours(isolated_process, restore_logging, monkeypatch, tmp_path, capsys):  # noqa: F811
     arguments = ["trainer=cpu", "data.side=4", "data.train=2000", "data.valid=64", "data.test=64", "model.depth=1"]
     arguments += [f"data.root={tmp_path / 'data'}", "trainer.max_epochs=3", "optim.lr=0.005"]
     run(monkeypatch, "structure", *arguments, "--out", str(tmp_path / "out"))

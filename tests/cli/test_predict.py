@@ -1,4 +1,4 @@
-"""``python -m gt.predict``: a table of predictions that is right, whole, and in the order of the data."""
+"""``python -m gt.predict``: tables of correct predictions in the order of the data, and errors in one line."""
 
 import json
 import re
@@ -42,14 +42,14 @@ MODEL = {
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run on four molecules with two tasks, all of which are in the training set or in the test."""
+    """A run on four molecules with two binary tasks: 3 and 0 for training, 1 for validation, 2 for the test."""
     write(tmp_path / "ogbg_molclintox", LABELS[:, :2])
     source = {"_target_": "gt.data.ogb.graphs.OGBMolecules", "dataset": "ogbg-molclintox", "root": str(tmp_path)}
     config = {"_target_": "gt.data.graphs.GraphData", "source": source}
     return run_folder(tmp_path / "run", GraphData(OGBMolecules("ogbg-molclintox", str(tmp_path))), config, MODEL)
 
 
-def test_table_of_yes_no_tasks_in_the_order_of_the_split(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_binary_tasks_in_the_order_of_the_split(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(run), "--split", "train"])
     path = run / "predictions-train.csv"
     assert str(path) in capsys.readouterr().out
@@ -62,35 +62,35 @@ def test_table_of_yes_no_tasks_in_the_order_of_the_split(run: Path, capsys: pyte
     from gt import load
 
     for row, graph in enumerate(table["graph"]):
-        (place,) = np.flatnonzero(data.graphs.splits["train"] == graph)
-        batch = data.dataset("train")[Request((int(place),))]
+        (position,) = np.flatnonzero(data.graphs.splits["train"] == graph)
+        batch = data.dataset("train")[Request((int(position),))]
         with torch.no_grad():
             expected = load(run / "checkpoints" / "best.ckpt")(batch).sigmoid()[0]
         np.testing.assert_allclose(table.loc[row, ["prediction_0", "prediction_1"]].astype(float), expected, rtol=1e-5)
 
 
-def test_the_test_split_is_the_default_and_out_says_where(run: Path, tmp_path: Path) -> None:
+def test_default_split_and_output_file(run: Path, tmp_path: Path) -> None:
     main([str(run / "checkpoints" / "best.ckpt"), "--out", str(tmp_path / "new" / "mine.csv"), "--device", "cpu"])
     assert pd.read_csv(tmp_path / "new" / "mine.csv")["graph"].tolist() == [2]
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["mine.csv"]
 
 
 @pytest.mark.parametrize("name", ["x.parquet", "x.TSV", "x.csv.zip"])
-def test_a_table_is_not_written_under_the_name_of_another_kind(name: str) -> None:
+def test_file_names_of_other_formats_are_rejected(name: str) -> None:
     for words in (["run", "--out", name], ["run", f"out={name}"]):
         with pytest.raises(UserError, match=rf"--out {re.escape(name)}: the table is written as CSV"):
             arguments(words)
     assert arguments(["run", "--out", "x.CSV.gz"]).out == Path("x.CSV.gz")
 
 
-def test_data_that_have_moved(run: Path, tmp_path: Path) -> None:
+def test_data_root_can_be_overridden(run: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "ogbg_molclintox").rename(tmp_path / "elsewhere" / "ogbg_molclintox")
     main([str(run), f"data.root={tmp_path / 'elsewhere'}", "--split", "valid"])
     assert pd.read_csv(run / "predictions-valid.csv")["graph"].tolist() == [1]
 
 
-def test_words_of_function_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_function_names_are_written_as_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_code2(tmp_path / "ogbg_code2", ["get name", "set name", "get it", "run", "set it"], [0, 1, 2])
     source = {"_target_": "gt.data.ogb.code2.FunctionNames", "root": str(tmp_path)}
     config = {"_target_": "gt.data.graphs.GraphData", "source": source}
@@ -102,14 +102,14 @@ def test_words_of_function_names(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "F1" in capsys.readouterr().out
 
 
-def predicted(folder: Path, kind: type, split: str = "test", **options: object) -> pd.DataFrame:
-    """The table of a run on one's own data."""
+def predict_own_data(folder: Path, kind: type, split: str = "test", **options: object) -> pd.DataFrame:
+    """The table of predictions of a run on the user's own data."""
     main([str(run_of(folder, kind, MODEL, **options)), "--split", split])
     return pd.read_csv(folder / "run" / f"predictions-{split}.csv", keep_default_na=False)
 
 
-def graph_tables(folder: Path, by_node: bool) -> None:
-    """Ten graphs of two nodes in tables, in the reverse order of their files; the last three are for the test."""
+def write_graph_tables(folder: Path, by_node: bool) -> None:
+    """Write ten graphs of two nodes as CSV tables, with nodes in reverse order; the last three are the test split."""
     folder.mkdir()
     splits = ["train"] * 5 + ["valid"] * 2 + ["test"] * 3
     label = "" if by_node else ",active"
@@ -121,29 +121,29 @@ def graph_tables(folder: Path, by_node: bool) -> None:
     (folder / "edges.csv").write_text("\n".join(["graph,source,target", *(f"mol{i},C{i},O{i}" for i in range(10))]))
 
 
-def test_own_graphs_go_by_their_own_names(tmp_path: Path) -> None:
-    graph_tables(tmp_path / "mine", by_node=False)
-    table = predicted(tmp_path, CSVGraphs, path=str(tmp_path / "mine"))
+def test_own_graphs_keep_their_names(tmp_path: Path) -> None:
+    write_graph_tables(tmp_path / "mine", by_node=False)
+    table = predict_own_data(tmp_path, CSVGraphs, path=str(tmp_path / "mine"))
     assert table.columns.tolist() == ["graph", "prediction", "probability", "target"]
     assert table["graph"].tolist() == ["mol7", "mol8", "mol9"]
     assert table["target"].tolist() == [1, 0, 1]
 
 
-def test_nodes_of_own_graphs_go_by_their_own_names(tmp_path: Path) -> None:
-    graph_tables(tmp_path / "mine", by_node=True)
-    table = predicted(tmp_path, CSVGraphs, path=str(tmp_path / "mine"))
+def test_nodes_of_own_graphs_keep_their_names(tmp_path: Path) -> None:
+    write_graph_tables(tmp_path / "mine", by_node=True)
+    table = predict_own_data(tmp_path, CSVGraphs, path=str(tmp_path / "mine"))
     assert table["graph"].tolist() == ["mol7"] * 2 + ["mol8"] * 2 + ["mol9"] * 2
     assert table["node"].tolist() == ["C7", "O7", "C8", "O8", "C9", "O9"]
     assert table["target"].tolist() == [1, 1, 0, 0, 1, 1]
 
 
-def test_columns_of_names_are_called_as_the_files_call_them(tmp_path: Path) -> None:
+def test_name_columns_keep_the_headers_of_the_files(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
-    graph_tables(folder, by_node=True)
+    write_graph_tables(folder, by_node=True)
     for name, header in {"nodes": "GRAPH,id,kind,label", "graphs": "Graph,Split"}.items():
         _, rows = (folder / f"{name}.csv").read_text().split("\n", 1)
         (folder / f"{name}.csv").write_text(f"{header}\n{rows}")
-    table = predicted(tmp_path, CSVGraphs, path=str(folder))
+    table = predict_own_data(tmp_path, CSVGraphs, path=str(folder))
     assert table.columns.tolist() == ["Graph", "id", "prediction", "probability", "target"]
     assert table["id"].tolist() == ["C7", "O7", "C8", "O8", "C9", "O9"]
     main([str(tmp_path / "run"), f"data.path={folder}", "--split", "all", "--out", str(tmp_path / "all.csv")])
@@ -152,19 +152,19 @@ def test_columns_of_names_are_called_as_the_files_call_them(tmp_path: Path) -> N
     assert new["id"].tolist() == pd.read_csv(folder / "nodes.csv")["id"].tolist()
 
 
-def test_nodes_of_one_graph_of_ones_own_go_by_their_own_names(tmp_path: Path) -> None:
+def test_nodes_of_a_single_graph_keep_their_names(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     nodes = [
         f"paper{i},{i % 3},{'abc'[i % 3]},{'train' if i < 20 else 'valid' if i % 2 else 'test'}" for i in range(30)
     ]
     (tmp_path / "mine" / "nodes.csv").write_text("\n".join(["node,size,label,split", *nodes]))
     (tmp_path / "mine" / "edges.csv").write_text("source,target\npaper3,paper22\npaper22,paper28\n")
-    table = predicted(tmp_path, CSVGraphs, module=NodeData, path=str(tmp_path / "mine"))
+    table = predict_own_data(tmp_path, CSVGraphs, module=NodeData, path=str(tmp_path / "mine"))
     assert table["node"].tolist() == ["paper20", "paper22", "paper24", "paper26", "paper28"]
     assert table["target"].tolist() == ["c", "b", "a", "c", "b"]
 
 
-def test_nodes_in_a_file_of_graphs_go_by_their_own_names(tmp_path: Path) -> None:
+def test_nodes_of_graph_files_keep_their_names(tmp_path: Path) -> None:
     graphs = [
         {
             "directed": True,
@@ -176,26 +176,26 @@ def test_nodes_in_a_file_of_graphs_go_by_their_own_names(tmp_path: Path) -> None
     ]
     for number, graph in enumerate(graphs):
         (tmp_path / f"{number}.json").write_text(json.dumps(graph))
-    table = predicted(tmp_path, GraphFiles, path=str(tmp_path / "*.json"))
+    table = predict_own_data(tmp_path, GraphFiles, path=str(tmp_path / "*.json"))
     assert table["graph"].tolist() == [7, 7, 8, 8]
     assert table["node"].tolist() == ["C7", "O7", "C8", "O8"]
 
 
-def test_molecules_go_by_the_rows_of_their_file(tmp_path: Path) -> None:
+def test_molecules_are_identified_by_row_and_smiles(tmp_path: Path) -> None:
     pytest.importorskip("rdkit")
     from gt.data.molecules.molecules import Molecules
 
     rows = [f"{'C' * (i + 1)},{i / 2},{'train' if i < 6 else 'valid' if i < 8 else 'test'}" for i in range(11)]
-    rows[2] = "no molecule,1,train"  # is skipped: the numbers of graphs are not those of rows
+    rows[2] = "no molecule,1,train"  # skipped, so graph numbers differ from row numbers
     (tmp_path / "mine.csv").write_text("\n".join(["smiles,value,split", *rows]))
-    table = predicted(tmp_path, Molecules, path=str(tmp_path / "mine.csv"), processes=1)
+    table = predict_own_data(tmp_path, Molecules, path=str(tmp_path / "mine.csv"), processes=1)
     assert table.columns.tolist() == ["graph", "row", "smiles", "prediction", "target"]
     assert table["row"].tolist() == [8, 9, 10]
     assert table["smiles"].tolist() == ["C" * 9, "C" * 10, "C" * 11]
     assert table["target"].tolist() == [4, 4.5, 5]
 
 
-def test_rows_are_scored_by_the_targets_that_their_file_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_metrics_use_the_targets_present_in_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("rdkit")
     from gt.data.molecules.molecules import Molecules
 
@@ -205,32 +205,32 @@ def test_rows_are_scored_by_the_targets_that_their_file_has(tmp_path: Path, caps
     (tmp_path / "new.csv").write_text("smiles,b\nCCO,1\nCCN,2\nCCC,\n")
     main([str(run), f"data.path={tmp_path / 'new.csv'}", "--out", str(tmp_path / "out.csv")])
     table = pd.read_csv(tmp_path / "out.csv")
-    said = re.search(r" mae ([\d.]+)", capsys.readouterr().out)
-    assert said is not None
-    assert float(said[1]) == pytest.approx((table["prediction_b"] - [1, 2, np.nan]).abs().mean(), abs=1e-3)
-    kept = run / ".hydra" / "config.yaml"  # as it was when molecules alone had weights of classes
-    cfg = OmegaConf.load(kept)
+    match = re.search(r" mae ([\d.]+)", capsys.readouterr().out)
+    assert match is not None
+    assert float(match[1]) == pytest.approx((table["prediction_b"] - [1, 2, np.nan]).abs().mean(), abs=1e-3)
+    config = run / ".hydra" / "config.yaml"  # as written when only molecules had class weights
+    cfg = OmegaConf.load(config)
     cfg.data.source.weights = "none"
-    OmegaConf.save(cfg, kept)
+    OmegaConf.save(cfg, config)
     (tmp_path / "none.csv").write_text("smiles\nCCO\n")
     main([str(run), f"data.path={tmp_path / 'none.csv'}", "--out", str(tmp_path / "out.csv")])
     assert "mae" not in capsys.readouterr().out
 
 
-def test_labelled_texts_are_told(tmp_path: Path) -> None:
+def test_labelled_texts_keep_their_text_and_label(tmp_path: Path) -> None:
     rows = [f"this is text {i}\t{'good' if i % 2 else 'bad'}" for i in range(40)]
     (tmp_path / "mine.tsv").write_text("\n".join(["text\tlabel", *rows]))
-    table = predicted(tmp_path, TextClassification, path=str(tmp_path / "mine.tsv"))
-    told = [int(text.removeprefix("this is text ")) for text in table["text"]]
-    assert len(set(told)) == 4
-    assert table["target"].tolist() == ["good" if number % 2 else "bad" for number in told]
+    table = predict_own_data(tmp_path, TextClassification, path=str(tmp_path / "mine.tsv"))
+    numbers = [int(text.removeprefix("this is text ")) for text in table["text"]]
+    assert len(set(numbers)) == 4
+    assert table["target"].tolist() == ["good" if number % 2 else "bad" for number in numbers]
 
 
-def test_each_token_of_a_text_but_the_first_is_predicted_once(tmp_path: Path) -> None:
+def test_every_token_after_the_first_is_predicted_once(tmp_path: Path) -> None:
     text = "to be, or not\nto be" * 5
     (tmp_path / "a.train.txt").write_text(text * 3)
     (tmp_path / "a.valid.txt").write_text(text)
-    table = predicted(
+    table = predict_own_data(
         tmp_path, Text, "valid", path=str(tmp_path / "a.*.txt"), module=LanguageData, context=8, batch_size=4
     )
     assert table.columns.tolist() == ["token", "prediction", "probability", "target"]
@@ -239,7 +239,7 @@ def test_each_token_of_a_text_but_the_first_is_predicted_once(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (["nowhere.ckpt"], "no checkpoint at"),
         (["RUN", "--split", "tset"], "no split 'tset', only train, valid, test"),
@@ -250,8 +250,8 @@ def test_each_token_of_a_text_but_the_first_is_predicted_once(tmp_path: Path) ->
         (["RUN", "data.dataset=ogbg-moltox21"], "its outputs is 2"),
     ],
 )
-def test_one_line_for_each_fault(
-    run: Path, words: list[str], says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_errors_are_reported_in_one_line(
+    run: Path, words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(run.parent / "ogbg_moltox21", np.tile(LABELS, 4))
     monkeypatch.setattr(
@@ -259,32 +259,32 @@ def test_one_line_for_each_fault(
     )
     with pytest.raises(UserError) as caught:
         main([word.replace("RUN", str(run)).replace("ROOT", str(run.parent)) for word in words])
-    assert says in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list(run.glob("predictions*"))
 
 
-def test_a_checkpoint_without_its_run(run: Path, tmp_path: Path) -> None:
+def test_checkpoint_outside_its_run_folder_is_rejected(run: Path, tmp_path: Path) -> None:
     (tmp_path / "alone").mkdir()
     moved = (run / "checkpoints" / "best.ckpt").rename(tmp_path / "alone" / "best.ckpt")
     with pytest.raises(UserError, match="the data are configured in the run folder"):
         main([str(moved)])
 
 
-def test_columns_of_classes_and_numbers() -> None:
+def test_columns_of_classes_and_regression() -> None:
     schema = Schema(kind="multiclass", outputs=3, names=("a", "b", "c"))
     scores = torch.tensor([[0.0, 2.0, 0.0], [5.0, 0.0, 0.0]])
-    found = Columns(schema)(Answer(scores), torch.tensor([2, UNLABELLED]), lambda answers: None)
-    assert (found["prediction"], found["target"]) == (["b", "a"], ["c", ""])
-    np.testing.assert_allclose(found["probability"], scores.softmax(1).max(1).values)
-    found = Columns(Schema(kind="regression", outputs=1))(Answer(torch.tensor([[1.5]])), None, lambda answers: None)
-    assert list(found) == ["prediction"]
+    columns = Columns(schema)(Answer(scores), torch.tensor([2, UNLABELLED]), lambda answers: None)
+    assert (columns["prediction"], columns["target"]) == (["b", "a"], ["c", ""])
+    np.testing.assert_allclose(columns["probability"], scores.softmax(1).max(1).values)
+    columns = Columns(Schema(kind="regression", outputs=1))(Answer(torch.tensor([[1.5]])), None, lambda answers: None)
+    assert list(columns) == ["prediction"]
     schema = Schema(kind="multiclass", outputs=2, positions=2)
-    found = Columns(schema)(Answer(torch.tensor([[0.0, 1.0, 1.0, 0.0]])), None, lambda answers: None)
-    assert found["prediction"] == ["1 0"]
+    columns = Columns(schema)(Answer(torch.tensor([[0.0, 1.0, 1.0, 0.0]])), None, lambda answers: None)
+    assert columns["prediction"] == ["1 0"]
 
 
-def test_a_model_for_other_data_is_refused() -> None:
+def test_model_of_another_schema_is_rejected() -> None:
     ours = Schema(node_vocab=(3,), outputs=2, names=("no", "yes"))
     check_schema(ours, Schema(node_vocab=(3,), outputs=2, max_nodes=7))
     with pytest.raises(UserError, match=r"its node_vocab is \(3,\), theirs is \(4,\)"):
@@ -293,17 +293,17 @@ def test_a_model_for_other_data_is_refused() -> None:
         check_schema(ours, Schema(node_vocab=(3,), outputs=2, names=("a", "b")))
 
 
-def test_arguments_may_come_in_any_order() -> None:
-    found = arguments(["run", "data.root=x", "--split", "valid", "other", "data.batch_size=2", "out=a.csv"])
-    assert found.runs == [Path("run"), Path("other")]
-    assert found.overrides == ["data.root=x", "data.batch_size=2"]
-    assert (found.split, found.out, found.level, found.trust) == ("valid", Path("a.csv"), None, False)
+def test_arguments_in_any_order() -> None:
+    parsed = arguments(["run", "data.root=x", "--split", "valid", "other", "data.batch_size=2", "out=a.csv"])
+    assert parsed.runs == [Path("run"), Path("other")]
+    assert parsed.overrides == ["data.root=x", "data.batch_size=2"]
+    assert (parsed.split, parsed.out, parsed.level, parsed.trust) == ("valid", Path("a.csv"), None, False)
 
 
-def test_numbers_are_written_exactly_and_no_longer_than_that(tmp_path: Path) -> None:
-    own = [0.13436424411240122, 1234567890.5]
-    measured = np.array([5.207, 1 / 3], np.float32)
-    write_predictions(pd.DataFrame({"own": own, "target": measured}), tmp_path / "a.csv")
+def test_numbers_are_written_in_shortest_exact_form(tmp_path: Path) -> None:
+    double = [0.13436424411240122, 1234567890.5]
+    single = np.array([5.207, 1 / 3], np.float32)
+    write_predictions(pd.DataFrame({"own": double, "target": single}), tmp_path / "a.csv")
     assert (tmp_path / "a.csv").read_text().split() == [
         "own,target",
         "0.13436424411240122,5.207",
@@ -311,7 +311,7 @@ def test_numbers_are_written_exactly_and_no_longer_than_that(tmp_path: Path) -> 
     ]
 
 
-MINE = """
+CUSTOM_MASK = """
 from gt.masks import Complete
 
 class Mine(Complete):
@@ -319,10 +319,10 @@ class Mine(Complete):
 """
 
 
-def test_parts_of_ones_own_are_named_before_they_are_imported(
+def test_custom_classes_are_imported_only_if_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "my_parts_to_trust.py").write_text(MINE)
+    (tmp_path / "my_parts_to_trust.py").write_text(CUSTOM_MASK)
     monkeypatch.syspath_prepend(tmp_path)
     rows = [f"this is text {i}\t{'good' if i % 2 else 'bad'}" for i in range(40)]
     (tmp_path / "mine.tsv").write_text("\n".join(["text\tlabel", *rows]))
@@ -340,17 +340,17 @@ def test_parts_of_ones_own_are_named_before_they_are_imported(
         main([str(run), "--trust"])
 
 
-def test_what_a_run_says_of_its_data_is_not_imported_either(run: Path) -> None:
-    kept = run / ".hydra" / "config.yaml"
-    cfg = OmegaConf.load(kept)
+def test_custom_data_class_is_imported_only_if_trusted(run: Path) -> None:
+    config = run / ".hydra" / "config.yaml"
+    cfg = OmegaConf.load(config)
     cfg.data._target_ = "antigravity.Data"
-    OmegaConf.save(cfg, kept)
+    OmegaConf.save(cfg, config)
     with pytest.raises(UserError, match=r"antigravity\.Data"):
         main([str(run)])
     assert "antigravity" not in sys.modules
 
 
-def test_a_run_is_loaded_by_its_folder(run: Path, tmp_path: Path) -> None:
+def test_load_accepts_a_run_folder(run: Path, tmp_path: Path) -> None:
     from gt import load
 
     assert load(run).schema == load(run / "checkpoints" / "best.ckpt").schema
@@ -359,14 +359,14 @@ def test_a_run_is_loaded_by_its_folder(run: Path, tmp_path: Path) -> None:
         load(tmp_path / "empty")
 
 
-def test_a_checkpoint_of_an_older_version_says_what_it_lacks(tmp_path: Path) -> None:
-    graph_tables(tmp_path / "mine", by_node=False)
+def test_old_checkpoint_is_rejected_for_new_data(tmp_path: Path) -> None:
+    write_graph_tables(tmp_path / "mine", by_node=False)
     run = run_of(tmp_path, CSVGraphs, path=str(tmp_path / "mine"))
     path = run / "checkpoints" / "best.ckpt"
     saved = torch.load(path, weights_only=True)
-    known = ("node_names", "node_categories", "edge_names", "edge_categories", "degree", "undirected", "answers")
+    newer = ("node_names", "node_categories", "edge_names", "edge_categories", "degree", "undirected", "answers")
     saved["hyper_parameters"]["schema"] = {
-        name: value for name, value in saved["hyper_parameters"]["schema"].items() if name not in (*known, "longest")
+        name: value for name, value in saved["hyper_parameters"]["schema"].items() if name not in (*newer, "longest")
     }
     torch.save(saved, path)
     main([str(run)])
@@ -375,14 +375,14 @@ def test_a_checkpoint_of_an_older_version_says_what_it_lacks(tmp_path: Path) -> 
         main([str(run), f"data.path={tmp_path / 'mine'}"])
 
 
-def test_a_table_that_cannot_be_written_is_one_line(run: Path, tmp_path: Path) -> None:
+def test_unwritable_output_file_is_reported(run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--out FILE"):
         main([str(run), "--out", str(tmp_path / "file" / "mine.csv")])
 
 
 @pytest.mark.parametrize(
-    ("name", "comes_with_this"),
+    ("name", "is_trusted"),
     [
         ("gt.masks.Hops", True),
         ("torch.nn.LayerNorm", True),
@@ -395,8 +395,8 @@ def test_a_table_that_cannot_be_written_is_one_line(run: Path, tmp_path: Path) -
         ("torch_geometric.transforms.NormalizeFeatures", True),
         ("gt.train.construct.import_object", False),
         ("gt.data.files.write_metadata", False),
-        ("torch_geometric.nn.Sequential", False),  # it writes Python from its arguments
+        ("torch_geometric.nn.Sequential", False),  # it generates Python code from its arguments
     ],
 )
-def test_a_name_is_trusted_by_where_what_it_stands_for_is_defined(name: str, comes_with_this: bool) -> None:
-    assert trusted(name) is comes_with_this
+def test_names_are_trusted_by_their_defining_module(name: str, is_trusted: bool) -> None:
+    assert trusted(name) is is_trusted

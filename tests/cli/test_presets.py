@@ -1,4 +1,4 @@
-"""Every preset of configs/experiment: composed, of its published size on a schema of its dataset, trained a step."""
+"""Every preset of configs/experiment composes, has its published number of parameters, and trains for one step."""
 
 import re
 from dataclasses import replace
@@ -22,7 +22,7 @@ from tests.graphs import path, random_graph
 
 ATOMS, BONDS = tuple(get_atom_feature_dims()), tuple(get_bond_feature_dims())
 MOLECULE = partial(Schema, node_vocab=ATOMS, edge_vocab=BONDS, kind="binary")
-ZINC = Schema((21,), edge_vocab=(4,), kind="regression")  # kinds of atoms that occur, of the 28 that GPS counts
+ZINC = Schema((21,), edge_vocab=(4,), kind="regression")  # atom types that occur, of the 28 that GPS counts
 PIXELS = partial(Schema, edge_floats=1, outputs=10)
 REGIONS = partial(Schema, node_floats=14, edge_floats=2, level="node")
 NODES = partial(Schema, level="node")
@@ -33,7 +33,7 @@ CALLS = Schema(node_floats=5, outputs=5)
 PROTEINS = Schema((1,), edge_floats=7, outputs=37)
 TEXT = Schema((50_257,), level="node", outputs=50_257, max_nodes=1024)
 CODE = Schema((98, 10_030, 21), edge_vocab=(2, 2), outputs=5002, positions=5)
-PUBLISHED = {  # schema, parameters published and those that are more or less here: why, the file says
+PUBLISHED = {  # schema, published number of parameters, and our difference from it, which the file explains
     "zinc_gps": (ZINC, 423_717, -7 * (64 - 28)),
     "molhiv_gps": (MOLECULE(), 558_625, 64 - 16),
     "gps_molhiv": (MOLECULE(), 558_625, 64 - 16),
@@ -78,7 +78,7 @@ PUBLISHED = {  # schema, parameters published and those that are more or less he
     "proteins_gat": (NODES(node_floats=8, edge_floats=8, outputs=112, kind="binary"), 2_943_472, 357_120),
     "shakespeare_char": (Schema((65,), level="node", outputs=65, max_nodes=64), 804_096, 0),
 }
-UNPUBLISHED = {  # parameters that the file names
+UNPUBLISHED = {  # schema, and the number of parameters stated in the file
     "peptides_struct_gnn_plus": (MOLECULE(outputs=11, kind="regression"), 492_897),
     "pascalvoc_sp_gnn_plus": (IMAGES["pascalvoc_sp"], 555_486),
     "pcqm_contact_gcn": (MOLECULE(level="link"), 453_210),
@@ -90,17 +90,17 @@ UNPUBLISHED = {  # parameters that the file names
     "cora_gcn": (NODES(node_floats=1433, outputs=7), 23_063),
     "wikitext103_gpt": (TEXT, 124_337_664),
 }
-PRESETS = {name: (schema, number + more) for name, (schema, number, more) in PUBLISHED.items()} | UNPUBLISHED
+PRESETS = {name: (schema, count + more) for name, (schema, count, more) in PUBLISHED.items()} | UNPUBLISHED
 
 
-def composed(name):
-    more = ["data.source.path=book.txt"] if name == "shakespeare_char" else []
+def compose_preset(name):
+    overrides = ["data.source.path=book.txt"] if name == "shakespeare_char" else []
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose("train", [f"experiment={name}", *more])
+        return compose("train", [f"experiment={name}", *overrides])
 
 
-def made_up(schema, encodings):
-    """A few graphs as a dataset of this schema has them, with what encodings need."""
+def random_batch(schema, encodings):
+    """A batch of two random graphs of a schema, with the inputs that the encodings need."""
     graphs = []
     for seed, nodes in enumerate((5, 3)):
         graph = path(nodes, seed) if schema.max_nodes else random_graph(nodes, seed, density=0.6)
@@ -129,35 +129,36 @@ def made_up(schema, encodings):
     return batch
 
 
-def test_every_preset_is_held():
-    here = {file.stem for file in (CONFIGS / "experiment").glob("*.yaml")} - {"spectrum"}
-    assert here == PRESETS.keys()
+def test_presets_are_complete():
+    files = {file.stem for file in (CONFIGS / "experiment").glob("*.yaml")} - {"spectrum"}
+    assert files == PRESETS.keys()
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_has_its_published_size_and_trains(name):
-    cfg, (schema, parameters) = composed(name), PRESETS[name]
+def test_preset_has_its_published_size_and_trains(name):
+    cfg, (schema, parameters) = compose_preset(name), PRESETS[name]
     check(cfg)
     config = network_config(cfg)
-    with torch.device("cpu" if "PyGConvolution" in str(config) else "meta"):  # those try the layer out
+    with torch.device("cpu" if "PyGConvolution" in str(config) else "meta"):  # PyG layers are run once when built
         assert build(config, schema).parameter_count() == parameters
-        rehearse(config)  # as every command does before its data are read
-    if name != "shakespeare_char":  # a smaller network, for a smaller dataset of the same columns
+        rehearse(config)  # as every command does before reading its data
+    if name != "shakespeare_char":  # a smaller network, for smaller data with the same columns
         config |= {"model": config["model"] | {"width": 48, "depth": 2}}
         vocab, floats = tuple(min(most, 30) for most in schema.node_vocab), min(schema.node_floats, 30)
         schema = replace(schema, node_vocab=vocab, node_floats=floats, outputs=min(schema.outputs, 30))
     torch.manual_seed(0)
     net = build(config, schema)
-    batch, before = made_up(schema, net.encodings), [parameter.clone() for parameter in net.parameters()]
+    batch, before = random_batch(schema, net.encodings), [parameter.clone() for parameter in net.parameters()]
     value = loss(schema, net(batch), batch.y)
     value.backward()
     torch.optim.Adam(net.parameters(), 1e-3).step()
     assert value.isfinite()
-    moved = [bool((a != b).any()) for a, b in zip(before, net.parameters(), strict=True)]
-    assert sum(moved) > 0.8 * len(moved)  # biases before a batch norm, and edges that nothing reads after, need not
+    changed = [bool((a != b).any()) for a, b in zip(before, net.parameters(), strict=True)]
+    # biases before a batch norm and edge states that are not read later have no gradient
+    assert sum(changed) > 0.8 * len(changed)
 
 
-def test_a_preset_says_whose_it_is_and_what_to_expect():
+def test_presets_cite_their_source_and_expected_score():
     for name in PRESETS:
         text = (CONFIGS / "experiment" / f"{name}.yaml").read_text().split("\ndefaults:")[0]
         assert re.search(r"\d{4}|nanoGPT", text), name
@@ -165,7 +166,7 @@ def test_a_preset_says_whose_it_is_and_what_to_expect():
             assert re.search(r"expected (?:test )?.* 0\.\d+", text.replace("\n#", "")), name
 
 
-def test_superpixels_lie_somewhere():
+def test_positions_are_appended_to_features():
     data = Data(x=torch.rand(4, 3), pos=torch.rand(4, 2))
     expected = torch.cat([data.x, data.pos], 1)
     assert torch.equal(Positions()(data).x, expected)

@@ -1,4 +1,4 @@
-"""How programs end: soon, with the right exit code, and after all that was to be done before."""
+"""How programs exit: with the right code, after threads and exit handlers; and garbage collection during imports."""
 
 import gc
 import os
@@ -34,28 +34,28 @@ with quick_exit():
     [("pass", 0), ("raise SystemExit", 0), ("raise SystemExit(143)", 143), ("raise SystemExit('words')", 1),
      ("raise ValueError('words')", 1)],
 )  # fmt: skip
-def test_a_program_ends_with_its_code_after_threads_and_handlers(last, code):
-    done = subprocess.run(
+def test_exit_code_after_threads_and_handlers(last, code):
+    process = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(last=last)], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert done.returncode == code
-    assert done.stdout.split() == ["said", "thread", "handler"]
-    assert ("words" in done.stderr) == ("words" in last)
+    assert process.returncode == code
+    assert process.stdout.split() == ["said", "thread", "handler"]
+    assert ("words" in process.stderr) == ("words" in last)
 
 
-def test_a_character_that_the_terminal_lacks_ends_no_program():
+def test_unencodable_characters_are_escaped():
     program = "from gt.cli.program import quick_exit\nwith quick_exit():\n    print('caf\\xe9 \\U0001f600')"
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,
         env=os.environ | {"PYTHONIOENCODING": "latin-1"},
         capture_output=True,
         check=False,
     )
-    assert (done.returncode, done.stdout.strip()) == (0, b"caf\xe9 \\U0001f600")
+    assert (process.returncode, process.stdout.strip()) == (0, b"caf\xe9 \\U0001f600")
 
 
-def test_what_a_job_leaves_before_the_next_imports_is_collected():
+def test_objects_of_earlier_jobs_stay_collectable():
     class Network:
         def __init__(self):
             self.itself = self

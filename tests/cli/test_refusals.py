@@ -1,4 +1,4 @@
-"""What a user got wrong is said: each wrong line by the words that mend it, and with no folder left behind."""
+"""Messages of ``train.py``: each mistake gets advice in one line and leaves no folder; notes on what is replaced."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ from gt.cli.config_files import CONFIGS
 from gt.cli.run_list import read
 from gt.data.files import atomic_file
 from gt.errors import Parser, UserError
-from tests.cli.test_sweep import own_logging  # noqa: F401  a fixture
+from tests.cli.test_sweep import restore_logging  # noqa: F401  a fixture
 
 ROOT = Path(train.__file__).parent
 SMOKE = ["logger=csv", "trainer=cpu", "debug=smoke"]
@@ -27,7 +27,7 @@ ONE, MANY = [*SMOKE, "hydra.run.dir=run"], [*SMOKE, "hydra.sweep.dir=sweep"]
 TINY = ["data=distance", "data.train=8", "data.valid=4", "data.test=4", "data.root=data", "model.depth=1"]
 SWEEP = "sweep=python_functions"
 Command = Callable[..., tuple[int, str, str]]
-REFUSED = {
+MISTAKES = {
     "hops=1": "unknown key 'hops': did you mean 'mask.hops'?",
     "epochs=3": "did you mean 'trainer.max_epochs'?",
     "optim.max_epoch=3": "did you mean 'trainer.max_epochs'?",
@@ -67,7 +67,7 @@ REFUSED = {
 
 @pytest.fixture
 def command(monkeypatch, tmp_path, capfd) -> Iterator[Command]:
-    """Runs ``train.py`` in this process: its exit code, and what it says and complains of."""
+    """Runs ``train.py`` in this process; returns its exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [])
     monkeypatch.setattr(sys, "path", sys.path[:])
@@ -88,34 +88,34 @@ def command(monkeypatch, tmp_path, capfd) -> Iterator[Command]:
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("line", REFUSED)
-def test_a_refusal_says_how_to_mend_it_and_leaves_nothing(line, command, tmp_path):
+@pytest.mark.parametrize("line", MISTAKES)
+def test_error_gives_advice_and_leaves_no_folder(line, command, tmp_path):
     words = line.split()
     code, out, err = command(*(MANY if {"-m", SWEEP} & {*words} else ONE), *words)
     assert code == 1
     assert err.startswith("error: ")
     assert err.count("\n") == 1
-    assert REFUSED[line] in err
+    assert MISTAKES[line] in err
     assert "continuing with" not in out
     assert not (tmp_path / "run").exists()
     assert not (tmp_path / "sweep").exists()
 
 
-def test_a_mask_that_some_models_of_a_sweep_do_not_read_is_noted(command, tmp_path):
+def test_mask_ignored_by_a_swept_model_is_noted(command, tmp_path):
     code, out, _ = command(*MANY, *TINY, "-m", "model=gin,gps", "mask.hops=1")
     assert code == 0
     assert out.count("mask.hops=1 has no effect, because no layer of this model reads a mask") == 1
     assert all((tmp_path / "sweep" / job / "result.json").is_file() for job in "01")
 
 
-def test_the_mask_of_all_nodes_is_none_to_a_model_without_attention(command, tmp_path):
+def test_complete_mask_is_valid_without_attention(command, tmp_path):
     code, out, _ = command(*ONE, *TINY, "model=gin", "mask.hops=null", "stage=baseline")
     assert code == 0
     assert "has no effect" not in out
-    assert read(tmp_path / "run").state == "baseline"  # and not stopped: there was nothing to train
+    assert read(tmp_path / "run").state == "baseline"  # not "stopped": there was nothing to train
 
 
-def test_a_run_that_fails_after_it_began_keeps_its_folder(command, tmp_path):
+def test_failed_run_keeps_its_folder(command, tmp_path):
     (tmp_path / "run" / "csv").mkdir(parents=True)  # as loggers leave it
     code, *_ = command(*ONE, "stage=baseline", "trainer.precision=16-true")
     assert code == 1
@@ -123,33 +123,33 @@ def test_a_run_that_fails_after_it_began_keeps_its_folder(command, tmp_path):
     assert read(tmp_path / "run").state == "failed"
 
 
-def test_encodings_that_take_the_place_of_a_model_s_own_are_noted(capsys):
-    noted = partial(check_command, notes=True)
-    noted(["model=graphormer", "encoding=[rwse]"])
+def test_replaced_encodings_of_a_model_are_noted(capsys):
+    check_with_notes = partial(check_command, notes=True)
+    check_with_notes(["model=graphormer", "encoding=[rwse]"])
     assert capsys.readouterr().out == (
         "this replaces degree, distance_bias, edge_path_bias of model=graphormer; "
         "for both: 'encoding=[degree,distance_bias,edge_path_bias,rwse]'\n"
     )
-    noted(["model=qwen3", "encoding=laplacian"])  # whose file takes that of another model over
+    check_with_notes(["model=qwen3", "encoding=laplacian"])  # its file inherits from that of another model
     assert capsys.readouterr().out.startswith("this replaces rope of model=qwen3")
-    noted(["experiment=zinc_gps", "encoding=[rwse,degree]"])
-    noted(["model=graphormer", "encoding=[degree,distance_bias,edge_path_bias,rwse]"])
-    noted(["model=graphormer", "encoding=none"])
-    noted(["model=gps", "encoding=[laplacian]"])  # in place of what any model has unless told
-    noted(["model=graphormer", "encoding=[rwse]", "--cfg", "job"])
-    noted(["callbacks=[default,ema]"])
-    noted(["callbacks=null"])  # nothing is put in their place
+    check_with_notes(["experiment=zinc_gps", "encoding=[rwse,degree]"])
+    check_with_notes(["model=graphormer", "encoding=[degree,distance_bias,edge_path_bias,rwse]"])
+    check_with_notes(["model=graphormer", "encoding=none"])
+    check_with_notes(["model=gps", "encoding=[laplacian]"])  # replaces the default of all models
+    check_with_notes(["model=graphormer", "encoding=[rwse]", "--cfg", "job"])
+    check_with_notes(["callbacks=[default,ema]"])
+    check_with_notes(["callbacks=null"])  # they are removed, not replaced
     assert capsys.readouterr().out == ""
 
 
-def test_callbacks_that_take_the_place_of_the_default_are_noted(capsys):
+def test_replaced_default_callbacks_are_noted(capsys):
     check_command(["callbacks=ema"], notes=True)
     assert capsys.readouterr().out == (
         "this replaces the default callbacks, which save checkpoints; for both: 'callbacks=[default,ema]'\n"
     )
 
 
-def test_flags_are_written_in_full_and_a_wrong_one_is_told_the_nearest():
+def test_abbreviated_flag_is_rejected_with_a_suggestion():
     plain, outer = Parser(prog="gt.x"), Parser(prog="gt.y")
     for parser in (plain, outer.add_subparsers().add_parser("look")):
         parser.add_argument("--level", type=float)
@@ -162,19 +162,19 @@ def test_flags_are_written_in_full_and_a_wrong_one_is_told_the_nearest():
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("words", ["-m gt --help", "-m gt.runs --help", "train.py --cfg job"])
-def test_a_reader_that_goes_away_ends_a_program_without_a_word(words, unbuffered):
+def test_closed_pipe_ends_the_program_silently(words, unbuffered):
     reader, writer = os.pipe()
     os.close(reader)
     environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, *words.split()], cwd=ROOT, env=environment, stdout=writer, stderr=subprocess.PIPE, check=False
     )
     os.close(writer)
-    assert done.stderr == b""
-    assert done.returncode in (0, 141)
+    assert process.stderr == b""
+    assert process.returncode in (0, 141)
 
 
-def test_a_smoke_test_validates_whatever_the_data_say():
+def test_smoke_test_validates_every_epoch_on_all_data():
     paths = [path for path in (CONFIGS / "data").glob("*.yaml") if "val_check_interval" in path.read_text()]
     assert paths
     for path in paths:
@@ -183,16 +183,19 @@ def test_a_smoke_test_validates_whatever_the_data_say():
         assert (trainer.val_check_interval, trainer.check_val_every_n_epoch) == (1.0, 1)
 
 
-def test_a_table_goes_to_a_file_in_a_folder_that_is_there(tmp_path):
-    for place, said in ((tmp_path, "is a folder: name a file in it"), (tmp_path / "a" / "b.csv", "there is no folder")):
-        with pytest.raises(UserError, match=said), atomic_file(place) as file:
+def test_output_file_needs_an_existing_folder(tmp_path):
+    for path, message in (
+        (tmp_path, "is a folder: name a file in it"),
+        (tmp_path / "a" / "b.csv", "there is no folder"),
+    ):
+        with pytest.raises(UserError, match=message), atomic_file(path) as file:
             file.write(b"")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_a_full_disk_does_not_take_is_named(tmp_path):
-    for number, named in ((errno.ENOSPC, str(tmp_path / "a.csv")), (errno.ECONNRESET, None)):
+def test_full_disk_error_names_the_file(tmp_path):
+    for number, filename in ((errno.ENOSPC, str(tmp_path / "a.csv")), (errno.ECONNRESET, None)):
         with pytest.raises(OSError, match=os.strerror(number)) as caught, atomic_file(tmp_path / "a.csv"):
             raise OSError(number, os.strerror(number))
-        assert caught.value.filename == named
+        assert caught.value.filename == filename
     assert list(tmp_path.iterdir()) == []

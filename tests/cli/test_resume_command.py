@@ -1,4 +1,4 @@
-"""What may change beside ``resume=``: it is said or refused in one line."""
+"""``resume=FOLDER``: which arguments may change beside it, and which are rejected in one line."""
 
 import shlex
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.command_lines import said
 
 @pytest.fixture
 def run_folder(tmp_path) -> Path:
-    """What a run leaves behind that can be resumed."""
+    """The folder of a stopped run that can be resumed."""
     folder = tmp_path / "run"
     (folder / ".hydra").mkdir(parents=True)
     (folder / "checkpoints").mkdir()
@@ -29,33 +29,33 @@ def run_folder(tmp_path) -> Path:
     return folder
 
 
-def test_a_run_goes_on_with_the_configuration_that_it_kept(run_folder):
-    found = resume_arguments([f"resume={run_folder}", "trainer.max_epochs=5", "trainer.detect_anomaly=true"])
-    assert found[:2] == ["--config-path", str(run_folder / ".hydra")]
-    assert found[2:4] == ["--config-name", "config"]
-    overrides = [argument for argument in found[4:] if not argument.startswith("hydra.")]
-    assert f'hydra.run.dir="{run_folder}"' in found
-    with initialize_config_dir(found[1], version_base="1.3"):
+def test_resumed_run_uses_its_saved_configuration(run_folder):
+    arguments = resume_arguments([f"resume={run_folder}", "trainer.max_epochs=5", "trainer.detect_anomaly=true"])
+    assert arguments[:2] == ["--config-path", str(run_folder / ".hydra")]
+    assert arguments[2:4] == ["--config-name", "config"]
+    overrides = [argument for argument in arguments[4:] if not argument.startswith("hydra.")]
+    assert f'hydra.run.dir="{run_folder}"' in arguments
+    with initialize_config_dir(arguments[1], version_base="1.3"):
         cfg = compose("config", overrides=overrides)
     assert (cfg.resume, cfg.trainer.max_epochs, cfg.trainer.detect_anomaly) == (str(run_folder), 5, True)
     assert "Parallel" in cfg.model.block._target_
     assert prepare_arguments([f"resume={run_folder}"]) == resume_arguments([f"resume={run_folder}"])
 
 
-def test_a_folder_has_whatever_name(run_folder, tmp_path):
+def test_folder_name_with_special_characters(run_folder, tmp_path):
     folder = run_folder.rename(tmp_path / "ü ber [1], $x='2'")
-    found = resume_arguments([f"resume={folder}"])
-    with initialize_config_dir(found[1], version_base="1.3"):
-        cfg = compose("config", overrides=found[4:], return_hydra_config=True)
+    arguments = resume_arguments([f"resume={folder}"])
+    with initialize_config_dir(arguments[1], version_base="1.3"):
+        cfg = compose("config", overrides=arguments[4:], return_hydra_config=True)
     assert (cfg.resume, cfg.hydra.run.dir) == (str(folder), str(folder))
-    for line in (f"resume={folder}", *shlex.split(shell_override("resume", str(folder)))):
-        assert prepare_arguments([line]) == found
+    for argument in (f"resume={folder}", *shlex.split(shell_override("resume", str(folder)))):
+        assert prepare_arguments([argument]) == arguments
     with pytest.raises(UserError, match=r"^no run in 'a','b': "):
         prepare_arguments(["resume='a','b'"])
 
 
 @pytest.mark.parametrize("argument", ["model/local=gcn", "trainer=fsdp", "logger=wandb", "callbacks=[default,ema]"])
-def test_a_section_is_not_chosen_anew(argument, run_folder):
+def test_group_options_cannot_be_changed(argument, run_folder):
     with pytest.raises(UserError) as caught:
         resume_arguments([f"resume={run_folder}", argument, "trainer.max_epochs=5"])
     group = argument.partition("=")[0]
@@ -75,7 +75,7 @@ def test_a_section_is_not_chosen_anew(argument, run_folder):
         ("+optim.lrr=5", "unknown key 'optim.lrr': did you mean 'lr'?"),
     ],
 )
-def test_mistakes_beside_resume_are_one_line(argument, message, run_folder):
+def test_mistake_beside_resume_is_reported_in_one_line(argument, message, run_folder):
     with pytest.raises(UserError) as caught:
         resume_arguments([f"resume={run_folder}", argument])
     assert said(caught) == message
@@ -89,9 +89,9 @@ def test_mistakes_beside_resume_are_one_line(argument, message, run_folder):
         "trainer.gradient_clip_val=null", "callbacks.early_stopping.patience=3", "data.workers=1", "name=again",
     ],
 )  # fmt: skip
-def test_how_a_run_goes_on_may_change_and_is_said(argument, run_folder, capsys):
-    found = resume_arguments([f"resume={run_folder}", argument])
-    assert argument in found
+def test_permitted_change_is_printed(argument, run_folder, capsys):
+    arguments = resume_arguments([f"resume={run_folder}", argument])
+    assert argument in arguments
     [line] = capsys.readouterr().out.splitlines()
     key = argument.partition("=")[0]
     before = OmegaConf.select(OmegaConf.load(run_folder / ".hydra" / "config.yaml"), key)
@@ -113,13 +113,13 @@ def test_how_a_run_goes_on_may_change_and_is_said(argument, run_folder, capsys):
         "loss._target_=torch.nn.L1Loss", "metrics.r2._target_=gt.task_metrics.R2",
     ],
 )  # fmt: skip
-def test_what_a_run_is_may_not_change(argument, run_folder):
+def test_change_of_the_run_itself_is_rejected(argument, run_folder):
     with pytest.raises(UserError) as caught:
         resume_arguments([f"resume={run_folder}", argument])
     assert argument.partition("=")[0] in said(caught)
 
 
-def test_another_callback_is_swapped_for_one_of_a_run_and_what_it_does_not_take_is_said(run_folder, capsys):
+def test_replaced_callback_lists_dropped_arguments(run_folder, capsys):
     swap = "callbacks.early_stopping._target_=pytorch_lightning.callbacks.GradientAccumulationScheduler"
     arguments = resume_arguments([f"resume={run_folder}", swap, "callbacks.early_stopping.scheduling={}"])
     lines = capsys.readouterr().out.splitlines()
@@ -128,12 +128,12 @@ def test_another_callback_is_swapped_for_one_of_a_run_and_what_it_does_not_take_
         "callbacks.early_stopping.patience, was 20", "callbacks.early_stopping.check_finite, was false",
     }  # fmt: skip
     with initialize_config_dir(arguments[1], version_base="1.3"):
-        cfg = compose("config", overrides=[each for each in arguments[4:] if not each.startswith("hydra.")])
+        cfg = compose("config", overrides=[argument for argument in arguments[4:] if not argument.startswith("hydra.")])
     remove_leftovers(cfg, arguments[4:])
     assert set(cfg.callbacks.early_stopping) == {"_target_", "scheduling"}
 
 
-def test_a_rate_that_a_plateau_has_lowered_may_not_change():
+def test_learning_rate_under_plateau_schedule_cannot_change():
     before = OmegaConf.create({"optim": {"lr": 0.1, "schedule": {"_target_": "torch.ReduceLROnPlateau"}}})
     with pytest.raises(UserError, match=r"optim\.lr"):
         changes(before, OmegaConf.merge(before, {"optim": {"lr": 0.2}}))
@@ -141,29 +141,29 @@ def test_a_rate_that_a_plateau_has_lowered_may_not_change():
     assert len(changes(before, OmegaConf.merge(before, {"optim": {"lr": 0.2}}))) == 1
 
 
-def test_a_value_that_is_not_new_changes_nothing(run_folder, capsys):
+def test_unchanged_values_print_nothing(run_folder, capsys):
     resume_arguments([f"resume={run_folder}", "trainer.max_epochs=3", "seed=0"])
     assert capsys.readouterr().out == ""
 
 
-def test_a_run_that_went_on_under_other_settings_keeps_them(run_folder, capsys):
-    found = resume_arguments([f"resume={run_folder}", "optim.lr=1e-5", "trainer.min_epochs=2"])
-    with initialize_config_dir(found[1], version_base="1.3"):
-        cfg = compose("config", overrides=[argument for argument in found[4:] if not argument.startswith("hydra.")])
-    [where] = [argument.partition("=")[2] for argument in found if argument.startswith("hydra.output_subdir=")]
-    (run_folder / where).mkdir()
-    OmegaConf.save(cfg, run_folder / where / "config.yaml")  # as Hydra does
-    again = resume_arguments([f"resume={run_folder}", "trainer.min_epochs=2"])
-    with initialize_config_dir(again[1], version_base="1.3"):
-        cfg = compose("config", overrides=[argument for argument in again[4:] if not argument.startswith("hydra.")])
-        compose("config", overrides=[argument for argument in found[4:] if not argument.startswith("hydra.")])
+def test_changes_persist_across_resumptions(run_folder, capsys):
+    first = resume_arguments([f"resume={run_folder}", "optim.lr=1e-5", "trainer.min_epochs=2"])
+    with initialize_config_dir(first[1], version_base="1.3"):
+        cfg = compose("config", overrides=[argument for argument in first[4:] if not argument.startswith("hydra.")])
+    [subfolder] = [argument.partition("=")[2] for argument in first if argument.startswith("hydra.output_subdir=")]
+    (run_folder / subfolder).mkdir()
+    OmegaConf.save(cfg, run_folder / subfolder / "config.yaml")  # as Hydra does
+    second = resume_arguments([f"resume={run_folder}", "trainer.min_epochs=2"])
+    with initialize_config_dir(second[1], version_base="1.3"):
+        cfg = compose("config", overrides=[argument for argument in second[4:] if not argument.startswith("hydra.")])
+        compose("config", overrides=[argument for argument in first[4:] if not argument.startswith("hydra.")])
     assert (cfg.optim.lr, cfg.trainer.min_epochs, cfg.trainer.max_epochs) == (1e-5, 2, 3)
     capsys.readouterr()
     resume_arguments([f"resume={run_folder}", "optim.lr=1e-5"])
     assert capsys.readouterr().out == ""
 
 
-def test_a_folder_that_cannot_be_resumed_is_one_line(run_folder, tmp_path):
+def test_missing_run_or_checkpoint_is_reported(run_folder, tmp_path):
     with pytest.raises(UserError, match=r"^no run in .*nowhere: resume takes the run folder"):
         resume_arguments([f"resume={tmp_path / 'nowhere'}"])
     (run_folder / "checkpoints" / "last.ckpt").unlink()
@@ -171,35 +171,35 @@ def test_a_folder_that_cannot_be_resumed_is_one_line(run_folder, tmp_path):
         resume_arguments([f"resume={run_folder}"])
 
 
-def test_a_single_run_goes_on_without_the_flag_of_a_sweep(run_folder):
+def test_multirun_flag_is_rejected_for_a_single_run(run_folder):
     with pytest.raises(UserError, match="leave -m out"):
         prepare_arguments(["-m", f"resume={run_folder}"])
 
 
-def test_without_a_folder_to_resume_nothing_changes():
+def test_arguments_without_resume_are_unchanged():
     for arguments in ([], ["seed=1"], ["resume=null"], ["resume="]):
         assert resume_arguments(arguments) is arguments
 
 
-def test_a_run_of_an_older_version_is_said_to_be_one(run_folder):
-    kept = run_folder / ".hydra" / "config.yaml"
-    kept.write_text(kept.read_text().replace("gt.train.callbacks.SaveLast", "gt.callbacks.SaveLast"))
+def test_run_of_an_older_version_is_reported(run_folder):
+    config = run_folder / ".hydra" / "config.yaml"
+    config.write_text(config.read_text().replace("gt.train.callbacks.SaveLast", "gt.callbacks.SaveLast"))
     with pytest.raises(UserError) as caught:
         resume_arguments([f"resume={run_folder}"])
     text = said(caught)
     assert all(part in text for part in ("older version", str(run_folder), "callbacks.last._target_", "gt.load("))
-    kept.write_text(kept.read_text().replace("gt.callbacks.SaveLast", "mine.SaveLast"))  # one's own is missing
+    config.write_text(config.read_text().replace("gt.callbacks.SaveLast", "mine.SaveLast"))  # a missing custom class
     with pytest.raises(UserError) as caught:
         resume_arguments([f"resume={run_folder}"])
     assert "older version" not in said(caught)
 
 
-def test_a_run_does_not_begin_where_another_is(run_folder, tmp_path):
+def test_new_run_in_an_existing_run_folder_is_rejected(run_folder, tmp_path):
     with pytest.raises(UserError) as caught:
         prepare_arguments([f"hydra.run.dir={run_folder}"])
     assert all(part in said(caught) for part in (f"resume={run_folder}", "hydra.run.dir"))
     assert prepare_arguments(["--cfg", "job", f"hydra.run.dir={run_folder}"])
-    (run_folder / "checkpoints" / "last.ckpt").unlink()  # it stopped before its first: there is nothing to lose
+    (run_folder / "checkpoints" / "last.ckpt").unlink()  # stopped before its first checkpoint: nothing to lose
     assert prepare_arguments([f"hydra.run.dir={run_folder}"])
     (run_folder / "result.json").touch()
     with pytest.raises(UserError, match=r"hydra\.run\.dir"):

@@ -1,4 +1,4 @@
-"""A sweep goes on when a job of it fails, and ranks what finished however it ends."""
+"""Sweeps: failed jobs do not stop the others, and the finished jobs are ranked however the sweep ends."""
 
 import errno
 import json
@@ -23,16 +23,16 @@ from gt.errors import UserError
 
 
 @pytest.fixture(autouse=True)
-def own_logging():
-    """Hydra gives the root logger handlers that print where this test's output goes."""
+def restore_logging():
+    """Restore the root logger, as Hydra adds handlers that print to the captured output of the test."""
     root = logging.getLogger()
     before = root.handlers[:], root.level
     yield
     root.handlers[:], root.level = before
 
 
-def sweep(monkeypatch, folder: Path, *overrides: str) -> int:
-    """The exit code of a sweep that runs in this process."""
+def run_sweep(monkeypatch, folder: Path, *overrides: str) -> int:
+    """Run a sweep in this process; returns its exit code."""
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.setattr(sys, "argv", ["train.py", "-m", *overrides, f"hydra.sweep.dir={folder}"])
     GlobalHydra.instance().clear()
@@ -46,36 +46,36 @@ def sweep(monkeypatch, folder: Path, *overrides: str) -> int:
     return 0
 
 
-def outcome(value: float) -> dict:
+def fake_result(value: float) -> dict:
     scores = {"accuracy": value}
     return {"split": "test", "criterion": "accuracy", "mode": "max", "best_valid": value, "scores": scores,
             "baseline": scores, "overrides": [f"seed={value}", "encoding=[rwse]"]}  # fmt: skip
 
 
-def test_the_jobs_after_one_that_diverges_run_and_it_is_ranked_as_failed(monkeypatch, tmp_path, capsys):
+def test_diverging_job_is_ranked_as_failed(monkeypatch, tmp_path, capsys):
     (tmp_path / "input.txt").write_text("".join(f"{a} and {b} make {a + b};\n" for a in range(9) for b in range(9)))
     small = ("data=text", f"data.path={tmp_path}/input.txt", "data.context=8", "model.width=8", "model.depth=1",
              "model.block.attention.heads=1", "logger=csv", "trainer=cpu", "debug=smoke",
              "trainer.gradient_clip_val=null")  # fmt: skip
-    code = sweep(monkeypatch, tmp_path / "sweep", *small, "optim.lr=1e-3,1e30,2e-3")
+    code = run_sweep(monkeypatch, tmp_path / "sweep", *small, "optim.lr=1e-3,1e30,2e-3")
     assert code != 0
-    said = capsys.readouterr()
-    assert "Traceback" not in said.err
-    assert {result["job"] for result in job_results(tmp_path / "sweep")} == {"0", "2"}
+    output = capsys.readouterr()
+    assert "Traceback" not in output.err
+    assert {job["job"] for job in job_results(tmp_path / "sweep")} == {"0", "2"}
     (failed,) = failures(tmp_path / "sweep")
     assert failed["job"] == "1"
     assert "optim.lr=1e+30" in failed["overrides"]
     assert "the loss is" in failed["reason"]
-    kept = (tmp_path / "sweep" / "ranking.txt").read_text()
-    for text in (said.out, kept):
+    saved = (tmp_path / "sweep" / "ranking.txt").read_text()
+    for text in (output.out, saved):
         assert all(f"optim.lr={rate}" in text.replace("\n", "") for rate in ("0.001", "1e+30", "0.002"))
         assert "the loss is" in text
-    assert said.err.splitlines()[-1].startswith("error: ")
+    assert output.err.splitlines()[-1].startswith("error: ")
 
 
 @pytest.fixture
-def jobs(monkeypatch):
-    """Runs that train nothing: the job with seed n ends as the n-th of these says."""
+def fake_jobs(monkeypatch):
+    """Replace the runs by fake ones: the job with seed n returns or raises the n-th of the given outcomes."""
 
     def install(*ends):
         def run(cfg):
@@ -83,7 +83,7 @@ def jobs(monkeypatch):
             if isinstance(end, BaseException):
                 raise end
             (Path(gt.train.run.HydraConfig.get().runtime.output_dir) / "result.json").write_text(
-                json.dumps(outcome(end))
+                json.dumps(fake_result(end))
             )
             return end
 
@@ -93,53 +93,53 @@ def jobs(monkeypatch):
 
 
 @pytest.mark.parametrize("end", [UserError("mend me"), OSError(28, "No space", "a.txt"), ZeroDivisionError("a bug")])
-def test_whatever_a_job_raises_the_others_run(end, jobs, monkeypatch, tmp_path, capsys):
-    jobs(0.1, end, 0.3)
-    assert sweep(monkeypatch, tmp_path, "seed=0,1,2") == 1
-    assert [result["best_valid"] for result in job_results(tmp_path)] == [0.1, 0.3]
+def test_errors_of_a_job_do_not_stop_the_others(end, fake_jobs, monkeypatch, tmp_path, capsys):
+    fake_jobs(0.1, end, 0.3)
+    assert run_sweep(monkeypatch, tmp_path, "seed=0,1,2") == 1
+    assert [job["best_valid"] for job in job_results(tmp_path)] == [0.1, 0.3]
     assert [failed["job"] for failed in failures(tmp_path)] == ["1"]
-    said = capsys.readouterr()
-    assert "encoding=[rwse]" in said.out
-    of_job, of_sweep = said.err.splitlines()  # and nothing of Hydra's own
-    assert all(line.startswith("error: ") for line in (of_job, of_sweep))
-    assert str(end.args[-1]) in of_job
+    output = capsys.readouterr()
+    assert "encoding=[rwse]" in output.out
+    job_error, sweep_error = output.err.splitlines()  # and no message of Hydra's own
+    assert all(line.startswith("error: ") for line in (job_error, sweep_error))
+    assert str(end.args[-1]) in job_error
 
 
 @pytest.mark.parametrize(("end", "code"), [(KeyboardInterrupt(), 130), (SystemExit(130), 130), (SystemExit(143), 143)])
-def test_a_sweep_that_is_stopped_ranks_what_finished(end, code, jobs, monkeypatch, tmp_path, capsys):
-    jobs(0.1, end, 0.3)
-    assert sweep(monkeypatch, tmp_path, "seed=0,1,2") == code
-    assert [result["best_valid"] for result in job_results(tmp_path)] == [0.1]
+def test_stopped_sweep_ranks_its_finished_jobs(end, code, fake_jobs, monkeypatch, tmp_path, capsys):
+    fake_jobs(0.1, end, 0.3)
+    assert run_sweep(monkeypatch, tmp_path, "seed=0,1,2") == code
+    assert [job["best_valid"] for job in job_results(tmp_path)] == [0.1]
     assert "0.1000" in (tmp_path / "ranking.txt").read_text()
     assert "0.1000" in capsys.readouterr().out
 
 
-def test_a_sweep_of_which_nothing_finishes_says_why(jobs, monkeypatch, tmp_path, capsys):
-    jobs(UserError("this"), UserError("that"))
-    assert sweep(monkeypatch, tmp_path, "seed=0,1") == 1
-    kept = (tmp_path / "ranking.txt").read_text()
-    assert "this" in kept
-    assert "that" in kept
+def test_ranking_without_finished_jobs_lists_the_reasons(fake_jobs, monkeypatch, tmp_path, capsys):
+    fake_jobs(UserError("this"), UserError("that"))
+    assert run_sweep(monkeypatch, tmp_path, "seed=0,1") == 1
+    ranking = (tmp_path / "ranking.txt").read_text()
+    assert "this" in ranking
+    assert "that" in ranking
 
 
-def test_a_sweep_that_goes_on_without_a_failure_ends_with_0_and_forgets_the_first(jobs, monkeypatch, tmp_path):
-    jobs(UserError("this"), 0.2)
-    assert sweep(monkeypatch, tmp_path, "seed=0,1") == 1
-    jobs(0.1, 0.2)
-    assert again(monkeypatch, tmp_path) == 0
+def test_successful_resumption_clears_earlier_failures(fake_jobs, monkeypatch, tmp_path):
+    fake_jobs(UserError("this"), 0.2)
+    assert run_sweep(monkeypatch, tmp_path, "seed=0,1") == 1
+    fake_jobs(0.1, 0.2)
+    assert resume_sweep(monkeypatch, tmp_path) == 0
     assert failures(tmp_path) == []
     assert "this" not in (tmp_path / "ranking.txt").read_text()
 
 
-def test_a_ranking_that_finds_no_room_is_named_and_leaves_the_one_before(jobs, monkeypatch, tmp_path):
-    jobs(0.1)
-    assert sweep(monkeypatch, tmp_path, "seed=0") == 0
+def test_full_disk_keeps_the_previous_ranking(fake_jobs, monkeypatch, tmp_path):
+    fake_jobs(0.1)
+    assert run_sweep(monkeypatch, tmp_path, "seed=0") == 0
     (tmp_path / "ranking.txt").write_text("the one before")
 
-    def full(handle: int) -> None:
+    def raise_disk_full(handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", raise_disk_full)
     with pytest.raises(OSError, match="No space left") as error:
         show(tmp_path)
     assert error.value.filename == str(tmp_path / "ranking.txt")
@@ -147,20 +147,20 @@ def test_a_ranking_that_finds_no_room_is_named_and_leaves_the_one_before(jobs, m
 
 
 @pytest.mark.parametrize("other", [["seed=2"], ["sweep=optuna", "optim.lr=1,2"]])
-def test_a_folder_that_holds_a_sweep_takes_no_other(other, jobs, monkeypatch, tmp_path, capsys):
-    jobs(0.1, 0.2, 0.9)
-    assert sweep(monkeypatch, tmp_path, "seed=0,1") == 0
-    kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+def test_folder_of_another_sweep_is_rejected(other, fake_jobs, monkeypatch, tmp_path, capsys):
+    fake_jobs(0.1, 0.2, 0.9)
+    assert run_sweep(monkeypatch, tmp_path, "seed=0,1") == 0
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     capsys.readouterr()
-    assert sweep(monkeypatch, tmp_path, *other) == 1
+    assert run_sweep(monkeypatch, tmp_path, *other) == 1
     assert capsys.readouterr().err == (
         f"error: {tmp_path} already holds a sweep: continue it with python train.py -m resume={tmp_path}, or choose "
         "another hydra.sweep.dir\n"
     )
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
 
 
-def test_a_failed_job_keeps_no_network_alive(jobs, monkeypatch, tmp_path):
+def test_failed_job_frees_its_network(fake_jobs, monkeypatch, tmp_path):
     alive, counts = [], []
 
     class Network:
@@ -176,55 +176,55 @@ def test_a_failed_job_keeps_no_network_alive(jobs, monkeypatch, tmp_path):
         raise UserError(f"{type(network).__name__} does not fit")
 
     monkeypatch.setattr(gt.train.run, "run", run)
-    assert sweep(monkeypatch, tmp_path, "seed=0,1,2") == 1
+    assert run_sweep(monkeypatch, tmp_path, "seed=0,1,2") == 1
     assert counts == [0, 0, 0]
 
 
-def test_a_job_that_failed_and_was_resumed_is_ranked(tmp_path):
+def test_failed_job_that_later_finished_is_ranked(tmp_path):
     for job in "01":
         (tmp_path / job).mkdir()
         (tmp_path / job / "failure.json").write_text(json.dumps({"overrides": ["seed=1"], "reason": "disk full"}))
-    (tmp_path / "1" / "result.json").write_text(json.dumps(outcome(0.5)))
+    (tmp_path / "1" / "result.json").write_text(json.dumps(fake_result(0.5)))
     assert [failed["job"] for failed in show(tmp_path)] == ["0"]
-    assert [result["job"] for result in job_results(tmp_path)] == ["1"]
+    assert [job["job"] for job in job_results(tmp_path)] == ["1"]
 
 
-def test_a_command_that_never_became_a_sweep_ranks_nothing(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(Ranking, "folder", tmp_path)  # of a sweep before, in the same process
+def test_rejected_command_ranks_nothing(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(Ranking, "folder", tmp_path)  # of an earlier sweep in the same process
     (tmp_path / "0").mkdir()
-    (tmp_path / "0" / "result.json").write_text(json.dumps(outcome(0.5)))
-    assert sweep(monkeypatch, tmp_path, "modle=gps") == 1
+    (tmp_path / "0" / "result.json").write_text(json.dumps(fake_result(0.5)))
+    assert run_sweep(monkeypatch, tmp_path, "modle=gps") == 1
     assert capsys.readouterr().out == ""
 
 
-def result(job: int, *overrides: str, valid: float | None = 0.5, test: float = 0.5, mode: str = "max") -> dict:
+def job_result(job: int, *overrides: str, valid: float | None = 0.5, test: float = 0.5, mode: str = "max") -> dict:
     return {"split": "test", "criterion": "accuracy", "mode": mode, "best_valid": valid, "scores": {"accuracy": test},
             "baseline": {"accuracy": 0.25}, "overrides": list(overrides), "job": str(job)}  # fmt: skip
 
 
-def keep(folder: Path, results: list[dict]) -> None:
-    for each in results:
-        (folder / each["job"]).mkdir()
-        (folder / each["job"] / "result.json").write_text(json.dumps(each))
+def write_results(folder: Path, results: list[dict]) -> None:
+    for job in results:
+        (folder / job["job"]).mkdir()
+        (folder / job["job"] / "result.json").write_text(json.dumps(job))
 
 
-def test_runs_that_differ_in_seeds_and_folds_alone_are_one_row_with_mean_and_deviation(tmp_path, capsys):
+def test_seeds_and_folds_of_a_setting_share_a_row(tmp_path, capsys):
     valid, final = [0.91, 0.62, 0.77, 0.70], [0.81, 0.64, 0.75, 0.73]
     repeats = ["seed=1", "data.source.fold=3", "+data.source.split_seed=2", "seed=4"]
-    keep(
+    write_results(
         tmp_path,
         [
-            result(n, "model=gcn", repeat, valid=v, test=t)
+            job_result(n, "model=gcn", repeat, valid=v, test=t)
             for n, (repeat, v, t) in enumerate(zip(repeats, valid, final, strict=True))
         ]
-        + [result(4, "seed=1", "model=gin", valid=0.8, test=0.6)],
+        + [job_result(4, "seed=1", "model=gin", valid=0.8, test=0.6)],
     )
     show(tmp_path)
     rows = (tmp_path / "ranking.txt").read_text().splitlines()
     (best,) = (row for row in rows if "model=gin" in row and "0.8000" in row and "seed" not in row)
-    (several,) = (row for row in rows if "±" in row)
-    assert rows.index(best) < rows.index(several)  # by the mean, though the best single run is among the others
-    cells = [cell.strip() for cell in several.strip("│ ").split("│")]
+    (repeated,) = (row for row in rows if "±" in row)
+    assert rows.index(best) < rows.index(repeated)  # by the mean, although the best single run is of the other setting
+    cells = [cell.strip() for cell in repeated.strip("│ ").split("│")]
     mean_and_deviation = [f"{np.mean(v):.4f} ± {np.std(v, ddof=1):.4f}" for v in (valid, final)]
     low, high = stats.t.interval(0.95, 3, np.mean(final), stats.sem(final))
     numbers = [*mean_and_deviation, f"[{low:.4f}, {high:.4f}]", "0.8100", "0.2500"]
@@ -234,50 +234,50 @@ def test_runs_that_differ_in_seeds_and_folds_alone_are_one_row_with_mean_and_dev
     assert capsys.readouterr().out.count("±") == 2
 
 
-def test_parameters_are_whole_numbers_also_as_means_over_seeds(tmp_path):
-    results = [result(n, f"seed={n}") | {"parameters": 71_155 + n, "seconds_per_batch": 0.0123456} for n in (0, 1)]
-    keep(tmp_path, results)
+def test_mean_parameter_counts_are_integers(tmp_path):
+    results = [job_result(n, f"seed={n}") | {"parameters": 71_155 + n, "seconds_per_batch": 0.0123456} for n in (0, 1)]
+    write_results(tmp_path, results)
     show(tmp_path)
     (row,) = (row for row in (tmp_path / "ranking.txt").read_text().splitlines() if "±" in row)
     assert [cell.strip() for cell in row.strip("│ ").split("│")][-2:] == ["0.01235", "71,156"]
 
 
 @pytest.mark.parametrize(("mode", "order"), [("max", "2013"), ("min", "1023")])
-def test_settings_are_ranked_by_validation_whatever_its_value(mode, order):
-    """A validation of exactly 0 is one; an undefined one comes last; without any the final score stands in."""
-    found = ranked(
+def test_settings_are_ranked_by_validation_score(mode, order):
+    """A validation score of 0 counts as one; an undefined score comes last; without any, the final score is used."""
+    settings = ranked(
         [
-            result(0, "a=0", valid=0.0, test=0.9, mode=mode),
-            result(1, "a=1", valid=-0.5, test=0.1, mode=mode),
-            result(2, "a=2", valid=None, test=0.3, mode=mode),
-            result(3, "a=3", valid=float("nan"), test=1.0, mode=mode),
+            job_result(0, "a=0", valid=0.0, test=0.9, mode=mode),
+            job_result(1, "a=1", valid=-0.5, test=0.1, mode=mode),
+            job_result(2, "a=2", valid=None, test=0.3, mode=mode),
+            job_result(3, "a=3", valid=float("nan"), test=1.0, mode=mode),
         ]
     )
-    assert "".join(job["job"] for jobs in found for job in jobs) == order
+    assert "".join(job["job"] for jobs in settings for job in jobs) == order
 
 
-def test_scores_by_other_criteria_are_not_held_against_one_another(tmp_path):
+def test_settings_are_ranked_within_their_criterion(tmp_path):
     by_loss = {"criterion": "loss", "mode": "min", "scores": {"loss": 0.4}, "baseline": {"loss": 0.7}}
     by_error = {"criterion": "mae", "mode": "min", "scores": {"mae": 0.1}, "baseline": {"mae": 0.3}}
-    others = [(0, "loss", 0.6, by_loss), (1, "loss", 0.5, by_loss), (2, "mae", 0.2, by_error)]
-    jobs = [result(n, f"criterion={name}", f"a={n}", valid=valid) | more for n, name, valid, more in others]
-    jobs += [result(n, "criterion=accuracy", f"a={n}", valid=n / 10, test=n / 10) for n in (3, 4)]
-    keep(tmp_path, jobs)
+    settings = [(0, "loss", 0.6, by_loss), (1, "loss", 0.5, by_loss), (2, "mae", 0.2, by_error)]
+    jobs = [job_result(n, f"criterion={name}", f"a={n}", valid=valid) | more for n, name, valid, more in settings]
+    jobs += [job_result(n, "criterion=accuracy", f"a={n}", valid=n / 10, test=n / 10) for n in (3, 4)]
+    write_results(tmp_path, jobs)
     show(tmp_path)
     rows = [row.strip("│ ").split("│") for row in (tmp_path / "ranking.txt").read_text().splitlines() if "│" in row]
-    places = {cells[1].strip(): [cells[n].strip() for n in (0, 4, 5, 6)] for cells in rows}
-    assert list(places) == ["2", "4", "3", "1", "0"]
-    assert places["2"] == ["1", "mae", "0.2000", "0.1000"]
-    assert places["3"] == ["2", "accuracy", "0.3000", "0.3000"]
-    assert places["1"] == ["1", "loss", "0.5000", "0.4000"]
+    cells_by_job = {cells[1].strip(): [cells[n].strip() for n in (0, 4, 5, 6)] for cells in rows}
+    assert list(cells_by_job) == ["2", "4", "3", "1", "0"]
+    assert cells_by_job["2"] == ["1", "mae", "0.2000", "0.1000"]
+    assert cells_by_job["3"] == ["2", "accuracy", "0.3000", "0.3000"]
+    assert cells_by_job["1"] == ["1", "loss", "0.5000", "0.4000"]
     assert "Only settings measured by mae are drawn" in (tmp_path / "ranking.html").read_text()
 
 
-def test_a_setting_given_up_after_a_lucky_seed_is_not_the_best(tmp_path, capsys):
-    jobs = [result(n, f"a={n}", "seed=0", valid=valid) for n, valid in ((0, 0.9), (1, 0.5), (2, 0.8))]
-    jobs += [result("1-1", "a=1", "seed=1"), result("3-1", "a=2", "seed=1", valid=0.6)]
-    keep(tmp_path, jobs)
-    for trial in "02":  # the second was drawn again, and that trial ran to its end
+def test_pruned_setting_with_a_lucky_seed_is_not_best(tmp_path, capsys):
+    jobs = [job_result(n, f"a={n}", "seed=0", valid=valid) for n, valid in ((0, 0.9), (1, 0.5), (2, 0.8))]
+    jobs += [job_result("1-1", "a=1", "seed=1"), job_result("3-1", "a=2", "seed=1", valid=0.6)]
+    write_results(tmp_path, jobs)
+    for trial in "02":  # the setting of trial 2 was drawn again, and trial 3 was completed
         pruned = {"overrides": [f"a={trial}", "seed=1"], "reason": "0.1 after 2 validations"}
         (tmp_path / f"{trial}-1").mkdir()
         (tmp_path / f"{trial}-1" / "pruned.json").write_text(json.dumps(pruned))
@@ -290,29 +290,29 @@ def test_a_setting_given_up_after_a_lucky_seed_is_not_the_best(tmp_path, capsys)
     assert "a=2" in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_a_fold_that_went_by_its_loss_is_not_averaged_with_the_others_scores():
-    folds = [result(fold, "optim.lr=1", f"data.source.fold={fold}", valid=0.8) for fold in range(3)]
+def test_fold_with_another_criterion_is_not_averaged():
+    folds = [job_result(fold, "optim.lr=1", f"data.source.fold={fold}", valid=0.8) for fold in range(3)]
     folds[0] |= {"criterion": "loss", "mode": "min", "best_valid": 7.0}
-    whole = [result(3 + fold, "optim.lr=2", f"data.source.fold={fold}", valid=0.6) for fold in range(3)]
-    first, last = ranked([*folds, *whole])
+    comparable = [job_result(3 + fold, "optim.lr=2", f"data.source.fold={fold}", valid=0.6) for fold in range(3)]
+    first, last = ranked([*folds, *comparable])
     assert [job["overrides"][0] for job in (first[0], last[0])] == ["optim.lr=2", "optim.lr=1"]
-    assert {(job["criterion"], job["mode"]) for job in last} == {(whole[0]["criterion"], whole[0]["mode"])}
+    assert {(job["criterion"], job["mode"]) for job in last} == {(comparable[0]["criterion"], comparable[0]["mode"])}
     assert [math.isnan(job["best_valid"]) for job in last] == [True, False, False]
 
 
-def test_jobs_are_listed_by_their_numbers(tmp_path):
-    keep(tmp_path, [result(n, f"seed={n}") for n in (10, 2, 0)])
-    assert [each["job"] for each in job_results(tmp_path)] == ["0", "2", "10"]
+def test_jobs_are_sorted_by_number(tmp_path):
+    write_results(tmp_path, [job_result(n, f"seed={n}") for n in (10, 2, 0)])
+    assert [job["job"] for job in job_results(tmp_path)] == ["0", "2", "10"]
 
 
-def test_a_deviation_of_undefined_scores_is_undefined(tmp_path):
-    keep(tmp_path, [result(n, f"seed={n}", test=value) for n, value in enumerate((0.5, float("nan")))])
+def test_deviation_of_undefined_scores_is_undefined(tmp_path):
+    write_results(tmp_path, [job_result(n, f"seed={n}", test=value) for n, value in enumerate((0.5, float("nan")))])
     show(tmp_path)
     assert "nan ± nan" in (tmp_path / "ranking.txt").read_text()
 
 
-def again(monkeypatch, folder: Path, *words: str) -> int:
-    """The exit code of a sweep that goes on in this process."""
+def resume_sweep(monkeypatch, folder: Path, *words: str) -> int:
+    """Resume a sweep in this process; returns its exit code."""
     monkeypatch.setattr(sys, "argv", ["train.py", "-m", f"resume={folder}", *words])
     GlobalHydra.instance().clear()
     try:
@@ -322,35 +322,35 @@ def again(monkeypatch, folder: Path, *words: str) -> int:
     return 0
 
 
-def test_a_sweep_that_goes_on_runs_only_what_is_missing(jobs, monkeypatch, tmp_path, capsys):
-    jobs(0.1, UserError("mend me"), KeyboardInterrupt(), 0.4)
-    assert sweep(monkeypatch, tmp_path, "seed=0,1,2,3") == 130
+def test_resumed_sweep_runs_only_missing_jobs(fake_jobs, monkeypatch, tmp_path, capsys):
+    fake_jobs(0.1, UserError("mend me"), KeyboardInterrupt(), 0.4)
+    assert run_sweep(monkeypatch, tmp_path, "seed=0,1,2,3") == 130
     (tmp_path / "2" / "checkpoints").mkdir()
     (tmp_path / "2" / "checkpoints" / "last.ckpt").write_text("")
-    seen = []
-    monkeypatch.setattr(gt.train.run, "run", lambda cfg: seen.append((cfg.seed, cfg.resume)) or math.nan)
-    assert again(monkeypatch, tmp_path) == 0
-    assert seen == [(1, None), (2, str(tmp_path / "2")), (3, None)]
-    jobs(9.0, 0.2, 0.3, UserError("now this"))
-    assert again(monkeypatch, tmp_path) == 1
-    assert [result["best_valid"] for result in job_results(tmp_path)] == [0.1, 0.2, 0.3]
+    started = []
+    monkeypatch.setattr(gt.train.run, "run", lambda cfg: started.append((cfg.seed, cfg.resume)) or math.nan)
+    assert resume_sweep(monkeypatch, tmp_path) == 0
+    assert started == [(1, None), (2, str(tmp_path / "2")), (3, None)]
+    fake_jobs(9.0, 0.2, 0.3, UserError("now this"))
+    assert resume_sweep(monkeypatch, tmp_path) == 1
+    assert [job["best_valid"] for job in job_results(tmp_path)] == [0.1, 0.2, 0.3]
     assert [failed["job"] for failed in failures(tmp_path)] == ["3"]
     capsys.readouterr()
-    assert again(monkeypatch, tmp_path, "optim.lr=1") == 1
+    assert resume_sweep(monkeypatch, tmp_path, "optim.lr=1") == 1
     assert "optim.lr=1" in capsys.readouterr().err
 
 
-def test_a_process_that_is_lost_fails_its_job_alone(jobs, monkeypatch, tmp_path):
-    jobs(0.1, SystemExit(1), 0.3)
-    assert sweep(monkeypatch, tmp_path, "seed=0,1,2") == 1
+def test_lost_process_fails_only_its_job(fake_jobs, monkeypatch, tmp_path):
+    fake_jobs(0.1, SystemExit(1), 0.3)
+    assert run_sweep(monkeypatch, tmp_path, "seed=0,1,2") == 1
     assert [failed["job"] for failed in failures(tmp_path)] == ["1"]
-    assert [result["job"] for result in job_results(tmp_path)] == ["0", "2"]
+    assert [job["job"] for job in job_results(tmp_path)] == ["0", "2"]
 
 
-def test_scores_of_the_validation_have_one_column_where_there_is_no_test():
+def test_validation_scores_have_one_column_without_test_split():
     for split, columns in (("test", ["valid accuracy", "test accuracy"]), ("valid", ["valid accuracy"])):
-        both = [outcome(value) | {"split": split, "job": str(n)} for n, value in enumerate((0.5, 0.25))]
-        runs, settings = Outcome(ranked(both), []).sheets()
+        jobs = [fake_result(value) | {"split": split, "job": str(n)} for n, value in enumerate((0.5, 0.25))]
+        runs, settings = Outcome(ranked(jobs), []).sheets()
         for sheet in (runs, settings):
             assert [name for name in sheet.names if name.endswith("accuracy")] == columns
             assert all(len(row) == len(sheet.names) for row in sheet.rows)

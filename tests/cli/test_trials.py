@@ -1,4 +1,4 @@
-"""Sweeps whose trials Optuna chooses: shared by workers, stopped and gone on with, pruned, failed, averaged."""
+"""Sweeps whose trials Optuna chooses: parallel, resumed, failed and pruned trials, and means over seeds."""
 
 import itertools
 import math
@@ -35,7 +35,7 @@ from gt.train.study import FILES, RUNS, STUDY, curve, load, report, storage, tri
 from tests.small_runs import TINY, train, write_graphs
 
 ROOT = Path(__file__).parents[2]
-# in place of train.py: the score is the learning rate
+# replaces train.py: the score is the learning rate
 FAKE = """
 import json, os, sys, time
 from pathlib import Path
@@ -70,8 +70,8 @@ score = float("nan") if lr == 7 else lr + 10 * float(values.get("seed", 0))
 
 
 @pytest.fixture
-def faked(tmp_path, monkeypatch):
-    """Runs that train nothing; returns what sweeps over some values in a folder."""
+def fake_sweep(tmp_path, monkeypatch):
+    """Replaces the runs by fake ones; returns a function that runs a sweep in a folder."""
     (tmp_path / "fake.py").write_text(FAKE)
     monkeypatch.setattr(pool, "TRAIN", tmp_path / "fake.py")
     monkeypatch.setattr(trials.run, "TRAIN", tmp_path / "fake.py")
@@ -86,11 +86,11 @@ def faked(tmp_path, monkeypatch):
     return run
 
 
-def test_two_workers_share_a_grid_and_what_fails_stands_in_the_table(faked, tmp_path, monkeypatch, capsys):
-    study = faked(tmp_path / "a", "sweep=optuna", "sweep/sampler=grid", "sweep.workers=2", "optim.lr=9,13,7,3")
+def test_two_workers_share_a_grid_and_failures_are_ranked(fake_sweep, tmp_path, monkeypatch, capsys):
+    study = fake_sweep(tmp_path / "a", "sweep=optuna", "sweep/sampler=grid", "sweep.workers=2", "optim.lr=9,13,7,3")
     states = {trial.params["optim.lr"]: trial.state for trial in study.trials}
-    good, bad = TrialState.COMPLETE, TrialState.FAIL
-    assert states == {"9": good, "13": bad, "7": bad, "3": good}
+    complete, fail = TrialState.COMPLETE, TrialState.FAIL
+    assert states == {"9": complete, "13": fail, "7": fail, "3": complete}
     assert study.best_value == 9
     assert study.trials[0].duration > study.trials[1].datetime_start - study.trials[0].datetime_start
     (failed,) = failures(tmp_path / "a")
@@ -102,67 +102,67 @@ def test_two_workers_share_a_grid_and_what_fails_stands_in_the_table(faked, tmp_
         ranking(),
     ):
         Ranking.folder = tmp_path / "a"
-    said = capsys.readouterr().out
-    assert all(f"optim.lr={value}" in said for value in (3, 7, 9, 13))
+    output = capsys.readouterr().out
+    assert all(f"optim.lr={value}" in output for value in (3, 7, 9, 13))
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_a_sweep_that_was_stopped_ends_at_its_total(kind, faked, monkeypatch, tmp_path):
-    words = ("sweep=optuna", "sweep/sampler=grid", f"sweep.storage={kind}", "optim.lr=1,5,3,2", "sweep.trials=3")
-    looks = itertools.count()
-    monkeypatch.setattr(trials.run.time, "sleep", lambda seconds: time_or_stop())
+def test_stopped_sweep_resumes_to_its_total(kind, fake_sweep, monkeypatch, tmp_path):
+    arguments = ("sweep=optuna", "sweep/sampler=grid", f"sweep.storage={kind}", "optim.lr=1,5,3,2", "sweep.trials=3")
+    polls = itertools.count()
+    monkeypatch.setattr(trials.run.time, "sleep", lambda seconds: stop_at_checkpoint())
 
-    def time_or_stop() -> None:
-        if (tmp_path / "a" / "1" / "checkpoints" / "last.ckpt").exists() or next(looks) > 1e6:
+    def stop_at_checkpoint() -> None:
+        if (tmp_path / "a" / "1" / "checkpoints" / "last.ckpt").exists() or next(polls) > 1e6:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        faked(tmp_path / "a", *words)
+        fake_sweep(tmp_path / "a", *arguments)
     monkeypatch.undo()
     (tmp_path / "a" / "0" / "mark").touch()
     monkeypatch.setattr(pool, "TRAIN", tmp_path / "fake.py")
-    study = faked(tmp_path / "a", *words, resumes=True)
+    study = fake_sweep(tmp_path / "a", *arguments, resumes=True)
     assert [trial.value for trial in study.trials if trial.state == TrialState.COMPLETE] == [1, 5, 3]
     assert [trial.state for trial in study.trials].count(TrialState.WAITING) == 1
     assert (tmp_path / "a" / "0" / "mark").exists()
-    study = faked(tmp_path / "a", *words[:-1], "sweep.trials=4", resumes=True)
+    study = fake_sweep(tmp_path / "a", *arguments[:-1], "sweep.trials=4", resumes=True)
     assert [trial.value for trial in study.trials] == [1, 5, 3, 2]
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_a_sweep_goes_on_that_was_killed_while_it_began_or_drew_a_trial(kind, faked, tmp_path):
-    words = ("sweep=optuna", "sweep/sampler=grid", f"sweep.storage={kind}", "optim.lr=1,2,3", "model.width=4,8")
+def test_sweep_killed_while_sampling_is_resumed(kind, fake_sweep, tmp_path):
+    arguments = ("sweep=optuna", "sweep/sampler=grid", f"sweep.storage={kind}", "optim.lr=1,2,3", "model.width=4,8")
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / FILES[kind]).touch()
-    faked(tmp_path / "a", *words, "sweep.trials=2")
+    fake_sweep(tmp_path / "a", *arguments, "sweep.trials=2")
     study = load(tmp_path / "a" / FILES[kind])
-    study._pop_waiting_trial_id()  # as it does before it draws
-    begun = optuna.trial.Trial(study, study._pop_waiting_trial_id())
-    begun._suggest("optim.lr", CategoricalDistribution(["1", "2", "3"]))
+    study._pop_waiting_trial_id()  # as `ask` does before it samples
+    trial = optuna.trial.Trial(study, study._pop_waiting_trial_id())
+    trial._suggest("optim.lr", CategoricalDistribution(["1", "2", "3"]))
     if kind == "journal":
         with open(tmp_path / "a" / FILES[kind], "a") as file:
-            file.write('{"op_code":5,"worker_id')  # half of how the next value is kept
-    study = faked(tmp_path / "a", *words, resumes=True)
+            file.write('{"op_code":5,"worker_id')  # a half-written entry
+    study = fake_sweep(tmp_path / "a", *arguments, resumes=True)
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 6
     drawn = [(int(trial.params["optim.lr"]), int(trial.params["model.width"])) for trial in study.trials]
     assert drawn == list(itertools.product((1, 2, 3), (4, 8)))
 
 
-def test_a_journal_whose_writer_was_killed_is_taken_over(monkeypatch, tmp_path):
+def test_journal_lock_of_a_killed_writer_is_taken_over(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     Path("a").mkdir()
     path = Path("a") / FILES["journal"]
     storage(path)._backend._lock.acquire()
-    kept = storage(path)
-    kept._backend._lock.grace_period = 0.2
-    create = threading.Thread(target=optuna.create_study, kwargs={"study_name": STUDY, "storage": kept}, daemon=True)
+    stored = storage(path)
+    stored._backend._lock.grace_period = 0.2
+    create = threading.Thread(target=optuna.create_study, kwargs={"study_name": STUDY, "storage": stored}, daemon=True)
     create.start()
     create.join(10)
     assert load(path).trials == []
 
 
-def test_what_was_drawn_before_has_its_answer_and_counts_once(faked, tmp_path, capsys):
-    words = (
+def test_repeated_values_reuse_earlier_results(fake_sweep, tmp_path, capsys):
+    arguments = (
         "sweep=optuna",
         "sweep/sampler=random",
         "sweep.trials=6",
@@ -170,48 +170,50 @@ def test_what_was_drawn_before_has_its_answer_and_counts_once(faked, tmp_path, c
         "optim.lr=1,2",
         "sweep.workers=2",
     )
-    study = faked(tmp_path / "a", "sweep=optuna", *words)
+    study = fake_sweep(tmp_path / "a", "sweep=optuna", *arguments)
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 6
     assert [trial.value for trial in study.trials] == [int(trial.params["optim.lr"]) + 5 for trial in study.trials]
     assert "as trial 0" in capsys.readouterr().out
     jobs = job_results(tmp_path / "a")
-    assert 4 <= len(jobs) <= 6  # of the two that begin at the same time neither knows the other's answer
-    again = [job | {"job": f"9-{job['job']}"} for job in jobs]
-    assert [len(each) for each in ranked([*jobs, *again])] == [2, 2]
+    assert 4 <= len(jobs) <= 6  # concurrent trials do not see each other's results
+    repeated = [job | {"job": f"9-{job['job']}"} for job in jobs]
+    assert [len(setting) for setting in ranked([*jobs, *repeated])] == [2, 2]
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_commands_that_begin_a_sweep_together_draw_other_values(kind, faked, tmp_path):
+def test_concurrent_commands_sample_different_values(kind, fake_sweep, tmp_path):
     search = instantiate(compose_config(["sweep=optuna", f"sweep.storage={kind}"]).sweep)
     common, swept = split(["optim.lr=interval(0.0,1.0)"])
-    several = [Sweep(tmp_path / "a", search, [], common, swept, seed=0) for _ in range(4)]
-    drawn = [each.study.ask(each.space).params["optim.lr"] for each in several for _ in range(3)]
+    sweeps = [Sweep(tmp_path / "a", search, [], common, swept, seed=0) for _ in range(4)]
+    drawn = [sweep.study.ask(sweep.space).params["optim.lr"] for sweep in sweeps for _ in range(3)]
     assert len(set(drawn)) == 12
-    alone = Sweep(tmp_path / "b", search, [], common, swept, seed=0)
-    assert [alone.study.ask(alone.space).params["optim.lr"] for _ in range(3)] == drawn[:3]
+    single = Sweep(tmp_path / "b", search, [], common, swept, seed=0)
+    assert [single.study.ask(single.space).params["optim.lr"] for _ in range(3)] == drawn[:3]
 
 
-def test_a_trial_of_several_seeds_is_their_mean(faked, tmp_path):
-    study = faked(tmp_path / "a", "sweep=optuna", "sweep.trials=2", "sweep.seeds=3", "optim.lr=range(1,3)", "seed=4")
+def test_value_of_a_trial_is_the_mean_over_seeds(fake_sweep, tmp_path):
+    study = fake_sweep(
+        tmp_path / "a", "sweep=optuna", "sweep.trials=2", "sweep.seeds=3", "optim.lr=range(1,3)", "seed=4"
+    )
     assert [trial.value for trial in study.trials] == [trial.params["optim.lr"] + 10 for trial in study.trials]
     seeds = {line for job in job_results(tmp_path / "a") for line in job["overrides"] if "seed" in line}
-    assert seeds == {"seed=0", "seed=1", "seed=2"}  # as composed
+    assert seeds == {"seed=0", "seed=1", "seed=2"}  # from the composed seed
 
 
-def test_score_against_cost(faked, tmp_path):
+def test_score_and_cost_are_two_objectives(fake_sweep, tmp_path):
     words = ("sweep=optuna", "sweep/sampler=nsga2", "sweep.cost=parameters", "sweep.trials=3", "optim.lr=range(1,5)")
-    study = faked(tmp_path / "a", *words)
-    assert [each.name for each in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    study = fake_sweep(tmp_path / "a", *words)
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
     assert all(trial.values == [trial.params["optim.lr"], trial.params["optim.lr"] ** 2] for trial in study.trials)
 
 
-def test_a_cost_that_is_not_known_is_named(faked, tmp_path, capsys):
-    faked(tmp_path / "a", "sweep=optuna", "sweep/sampler=grid", "sweep.cost=seconds_per_batch", "optim.lr=8,3")
+def test_unknown_cost_is_reported(fake_sweep, tmp_path, capsys):
+    fake_sweep(tmp_path / "a", "sweep=optuna", "sweep/sampler=grid", "sweep.cost=seconds_per_batch", "optim.lr=8,3")
     assert "failed: its seconds_per_batch is nan" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("line", "expected", "value", "shown"),
+    ("line", "expected", "value", "override_line"),
     [
         ("a=interval(0.5,2)", FloatDistribution(0.5, 2), 0.123456789, "a=0.123457"),
         ("a=tag(log,interval(1e-4,1e-2))", FloatDistribution(1e-4, 1e-2, log=True), 1e-3, "a=0.001"),
@@ -226,27 +228,27 @@ def test_a_cost_that_is_not_known_is_named(faked, tmp_path, capsys):
         ("a=glob(*)", CategoricalDistribution(["x", "y"]), "x", "a=x"),
     ],
 )
-def test_what_values_are_drawn_from(line, expected, value, shown):
+def test_distribution_of_swept_values(line, expected, value, override_line):
     (override,) = parse_overrides([line])
     assert distribution(override, ["x", "y"]) == expected
-    assert lines([override], {"a": value}) == [shown]
+    assert lines([override], {"a": value}) == [override_line]
 
 
 @pytest.mark.parametrize("words", [["optim.lr=1"], ["seed=1,2"]])
-def test_what_is_no_sweep_is_refused(words):
+def test_command_without_swept_keys_is_rejected(words):
     with pytest.raises(UserError, match=r"seeds=3|model\.depth"):
         split(words)
 
 
-def test_a_range_of_no_numbers_is_refused():
+def test_empty_range_is_rejected():
     with pytest.raises(UserError, match=r"a=range\(2,1\)"):
         distribution(*parse_overrides(["a=range(2,1)"]), ())
 
 
-def test_a_command_with_a_sweep_is_one_of_several_over_its_space():
-    said = prepare_arguments(["sweep=python_functions", "model.depth=3", "optim.lr=1,2", "seeds=2"])
-    assert {"-m", "model.depth=3", "optim.lr=1,2", "mask.hops=1,2,4,null", "sweep.seeds=2"} <= {*said}
-    assert sum(word.startswith("optim.lr") for word in said) == 1
+def test_sweep_option_adds_its_search_space():
+    arguments = prepare_arguments(["sweep=python_functions", "model.depth=3", "optim.lr=1,2", "seeds=2"])
+    assert {"-m", "model.depth=3", "optim.lr=1,2", "mask.hops=1,2,4,null", "sweep.seeds=2"} <= {*arguments}
+    assert sum(word.startswith("optim.lr") for word in arguments) == 1
     assert prepare_arguments(["--run", "sweep=python_functions"]) == ["--run", "sweep=python_functions"]
     with pytest.raises(UserError, match=r"sweep\.trails"):
         prepare_arguments(["sweep=optuna", "sweep.trails=3"])
@@ -255,80 +257,80 @@ def test_a_command_with_a_sweep_is_one_of_several_over_its_space():
 @pytest.mark.parametrize(
     "name", ["python_functions", *(pytest.param(name, marks=pytest.mark.slow) for name in ("molhiv", "text"))]
 )
-def test_both_ends_of_every_dimension_can_be_built(name):
+def test_bounds_of_every_dimension_can_be_built(name):
     data = [f"data.source.path={__file__}"] if name == "text" else []
     _, *words = prepare_arguments([f"sweep={name}", *data])
     overrides = parse_overrides(words)
     lines = [alternatives(override) for override in overrides]
     first = [each[0] for each in lines]
-    built = [[*first[:n], line, *first[n + 1 :]] for n, each in enumerate(lines) for line in each]
-    assert len(built) > 8
-    for words in built:
+    settings = [[*first[:n], line, *first[n + 1 :]] for n, each in enumerate(lines) for line in each]
+    assert len(settings) > 8
+    for words in settings:
         rehearse(network_config(compose_config(words)))
 
 
-def new_study(path: Path, direction: str = "maximize") -> optuna.Study:
+def create_study(path: Path, direction: str = "maximize") -> optuna.Study:
     optuna.create_study(study_name=STUDY, storage=storage(path), direction=direction)
     return load(path, pruner=optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=0))
 
 
 @pytest.mark.parametrize("kind", FILES.values())
-def test_trials_are_pruned_by_the_mean_over_their_runs(kind, tmp_path):
-    """Held against the median of running means, by hand."""
-    study, draw = new_study(tmp_path / kind), np.random.default_rng(0)
-    curves = draw.random((6, 2, 4)).cumsum(axis=2)  # trials, runs, validations: better from one to the next
+def test_trials_are_pruned_by_the_mean_over_runs(kind, tmp_path):
+    """Against the median of running means, computed by hand."""
+    study, draw = create_study(tmp_path / kind), np.random.default_rng(0)
+    curves = draw.random((6, 2, 4)).cumsum(axis=2)  # trials, runs, validations; improving with each validation
     for number, runs in enumerate(curves):
         assert study.ask().number == number
-        given_up = False
+        pruned = False
         for run, validation in itertools.product(range(2), range(4)):
-            own = runs[: run + 1, validation].mean()
+            mean = runs[: run + 1, validation].mean()
             others = curves[:number, : run + 1, validation].mean(axis=1)
-            now = report(study, number, run, validation + 1, runs[run, validation])
-            assert report(study, number, run, validation + 1, -1.0) == now  # said once more, by a run that goes on
-            assert now == (number >= 2 and bool(own < np.median(others)))
-            assert curve(study.trials[number], run)[validation + 1] == pytest.approx(own)
-            given_up |= now
-        study.tell(number, runs[:, -1].mean())  # all to the end, to compare with
+            prune = report(study, number, run, validation + 1, runs[run, validation])
+            assert report(study, number, run, validation + 1, -1.0) == prune  # reported again by a resumed run
+            assert prune == (number >= 2 and bool(mean < np.median(others)))
+            assert curve(study.trials[number], run)[validation + 1] == pytest.approx(mean)
+            pruned |= prune
+        study.tell(number, runs[:, -1].mean())  # every trial is completed, for comparison
     assert trial_of(Path("a/7-2")) == (7, 2)
     assert trial_of(Path("a/7")) == (7, 0)
     assert trial_of(Path("a/prepare")) is None
 
 
-def test_a_run_that_falls_behind_its_sweep_is_given_up(tmp_path):
+def test_run_below_the_median_is_pruned(tmp_path):
     folder, pruning = tmp_path / "sweep", "+callbacks.pruning"
     folder.mkdir()
-    study = new_study(folder / FILES["sqlite"])
+    study = create_study(folder / FILES["sqlite"])
     for number in range(3):
         study.ask()
         for validation in (1, 2, 3):
-            report(study, number, 0, validation, 2.0)  # no accuracy is
+            report(study, number, 0, validation, 2.0)  # more than any accuracy
         study.tell(number, 2.0)
     study.ask()
-    words = [*write_graphs(tmp_path), *[f"{pruning}.{name}=null" for name in ("monitor", "mode", "dirpath")],
+    arguments = [*write_graphs(tmp_path), *[f"{pruning}.{name}=null" for name in ("monitor", "mode", "dirpath")],
              f"{pruning}._target_=gt.train.callbacks.Pruning", f"{pruning}.pruner.n_startup_trials=2",
              f"{pruning}.pruner._target_=optuna.pruners.MedianPruner", "trainer.max_epochs=4"]  # fmt: skip
     with pytest.raises(Pruned, match="after 1 validation"):
-        train(folder / "3", *words)
+        train(folder / "3", *arguments)
     assert list(load(folder / FILES["sqlite"]).trials[3].intermediate_values) == [1]
     assert RUNS > 1
 
 
 @pytest.mark.slow
-def test_a_sweep_killed_twice_ends_at_its_total_with_pruned_trials(tmp_path):
-    words = [*TINY, *write_graphs(tmp_path), "trainer.max_epochs=8", "sweep=optuna", "sweep.workers=2",
+def test_sweep_killed_twice_completes_all_trials(tmp_path):
+    arguments = [*TINY, *write_graphs(tmp_path), "trainer.max_epochs=8", "sweep=optuna", "sweep.workers=2",
              "sweep.trials=12", "optim.lr=tag(log, interval(1e-6, 1e-1))", "model.width=4,8",
              "callbacks.pruning.pruner.n_startup_trials=2", f"hydra.sweep.dir={tmp_path}/sweep"]  # fmt: skip
-    end = {signal.SIGKILL: -9, signal.SIGTERM: 143}
-    for how, finished in ((signal.SIGKILL, 3), (signal.SIGTERM, 6), (None, 12)):
-        process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *words], cwd=ROOT)
-        words = ["-m", f"resume={tmp_path}/sweep"]
-        path, done = tmp_path / "sweep" / FILES["sqlite"], 0
-        while how is not None and done < finished and process.poll() is None:
+    exit_codes = {signal.SIGKILL: -9, signal.SIGTERM: 143}
+    for stop_signal, finished in ((signal.SIGKILL, 3), (signal.SIGTERM, 6), (None, 12)):
+        process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *arguments], cwd=ROOT)
+        arguments = ["-m", f"resume={tmp_path}/sweep"]
+        path, finished_trials = tmp_path / "sweep" / FILES["sqlite"], 0
+        while stop_signal is not None and finished_trials < finished and process.poll() is None:
             time.sleep(1)
-            done = sum(trial.state.is_finished() for trial in load(path).trials) if path.exists() else 0
-        if how is not None:
-            os.kill(process.pid, how)
-            assert process.wait(60) == end[how]
+            finished_trials = sum(trial.state.is_finished() for trial in load(path).trials) if path.exists() else 0
+        if stop_signal is not None:
+            os.kill(process.pid, stop_signal)
+            assert process.wait(60) == exit_codes[stop_signal]
     assert process.wait(600) == 0
     states = [trial.state for trial in load(path).trials]
     assert len(states) == 12

@@ -1,4 +1,4 @@
-"""The sweep files of W&B: what an agent makes of each, by W&B's own code, is a command line that composes."""
+"""The sweep files of W&B: every command that an agent builds, by W&B's own code, composes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ DISTRIBUTIONS = {"uniform", "int_uniform", "log_uniform_values"}
 
 
 def values(parameter: dict[str, Any]) -> list[Any]:
-    """All of a list, both ends of a distribution."""
+    """All values of a list, or both ends of a distribution."""
     if "distribution" in parameter:
         assert parameter["distribution"] in DISTRIBUTIONS
         assert parameter["min"] < parameter["max"]
@@ -26,7 +26,7 @@ def values(parameter: dict[str, Any]) -> list[Any]:
 
 
 def commands(sweep: dict[str, Any]) -> Iterator[list[str]]:
-    """What an agent runs: the first value of each parameter, and each other value once."""
+    """Commands that an agent runs: with the first value of each parameter, then with each other value once."""
     choices = {name: values(parameter) for name, parameter in sweep["parameters"].items()}
     first = {name: every[0] for name, every in choices.items()}
     others = [{name: value} for name, every in choices.items() for value in every[1:]]
@@ -47,13 +47,13 @@ def test_every_command_of_a_sweep_composes(path: Path, tmp_path, monkeypatch):
     assert sweep["metric"]["goal"] in ("minimize", "maximize")
     monkeypatch.chdir(tmp_path)
     Path("input.txt").write_text("some text")
-    for place, command in enumerate(commands(sweep)):
+    for number, command in enumerate(commands(sweep)):
         assert command[:3] == ["/usr/bin/env", "python", "train.py"]
-        words = prepare_arguments(command[3:]) if not place else command[3:]  # the whole check takes a second
+        words = prepare_arguments(command[3:]) if not number else command[3:]  # the full check takes a second
         cfg = compose_config([word.replace("data.path", "data.source.path") for word in words])
         assert cfg.logger.keys() == {"wandb"}
 
 
-def test_they_are_no_options_of_hydra():
+def test_sweep_files_are_not_hydra_options():
     assert FILES
     assert "sweep/wandb" not in groups(CONFIGS)
