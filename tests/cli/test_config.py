@@ -141,9 +141,8 @@ def test_types_are_described_in_plain_words():
 
 def test_suggestion_is_the_nearest_name_or_all_names():
     assert nearest("dpeth", ["width", "depth"]) == "did you mean 'depth'?"
-    assert (
-        nearest("--temp", ["--help", "--temperature"]) == "did you mean '--temperature'?"
-    )  # a name with this prefix comes first
+    # a name with this prefix comes first
+    assert nearest("--temp", ["--help", "--temperature"]) == "did you mean '--temperature'?"
     assert nearest("GatedGCN", ["gin", "gated_gcn"]) == "did you mean 'gated_gcn'?"
     assert nearest("RWSE", ["rrwp", "rwse"]) == "did you mean 'rwse'?"
     assert nearest("epochs", ["max_epochs", "max_steps", "min_epochs"]) == "did you mean 'max_epochs' or 'min_epochs'?"

@@ -110,7 +110,7 @@ def test_finished_cells_are_cached(tmp_path, monkeypatch):
     assert cached_result(cells[0], tmp_path) == make_result(0.5)
     assert cached_result(cells[1], tmp_path) is None
     assert list(results(cells, tmp_path, 1)) == cells
-    assert trained == [cell.overrides for cell in cells]  # each once
+    assert trained == [cell.overrides for cell in cells]  # each once, the first from the cache
     other = Cell(ROW["copying"], cells[0].setting, 0)
     monkeypatch.setattr(Cell, "overrides", ["data=copying", "trainer.max_epochs=99"])
     assert cached_result(other, tmp_path) is None  # a different training

@@ -203,7 +203,7 @@ def test_class_with_a_single_text_is_known_in_every_fold(tmp_path):
 
 
 def test_sweep_over_folds_ranks_them_as_one_row(monkeypatch, tmp_path, capsys):
-    from tests.cli.test_sweep import sweep
+    from tests.cli.test_sweep import run_sweep
 
     (tmp_path / "nodes.csv").write_text(
         "graph,node,kind\n" + "".join(f"{g},{n},{'ab'[g % 2]}\n" for g in range(12) for n in "xy")
@@ -213,7 +213,7 @@ def test_sweep_over_folds_ranks_them_as_one_row(monkeypatch, tmp_path, capsys):
     command = ("data=csv_graphs", f"data.path={tmp_path}", "data.folds=3", "data.fold=range(3)", "data.batch_size=3",
                "model=gin", "model.width=8", "model.depth=1", "encoding=[none]", "logger=csv", "trainer=cpu",
                "trainer.max_epochs=1", f"data.root={tmp_path}")  # fmt: skip
-    assert sweep(monkeypatch, tmp_path / "sweep", *command) == 0
+    assert run_sweep(monkeypatch, tmp_path / "sweep", *command) == 0
     GlobalHydra.instance().clear()
     ranking = (tmp_path / "sweep" / "ranking.txt").read_text()
     (row,) = (line for line in ranking.splitlines() if "±" in line and "0 1 2" in line)
