@@ -22,8 +22,8 @@ from gt.schema import Schema
 from gt.train.construct import constructing
 from gt.train.network import build, rehearse
 from gt.train.optim import Optimisation
-from tests.cli.test_config import composed, options_of
-from tests.cli.test_sweep import restore_logging  # noqa: F401  a fixture
+from tests.cli.configurations import composed, options_of
+from tests.cli.sweeps import restore_logging  # noqa: F401  a fixture
 
 SCHEMA = Schema((5,), edge_vocab=(3,), outputs=2)
 

@@ -19,7 +19,7 @@ from gt.model import GraphTransformer
 from gt.prediction.asking import predict
 from gt.prediction.models import Models
 from gt.schema import Schema
-from tests.cli.test_sweep import restore_logging  # noqa: F401  a fixture
+from tests.cli.sweeps import restore_logging  # noqa: F401  a fixture
 
 
 def run(monkeypatch, *words: str) -> None:

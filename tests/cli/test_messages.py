@@ -19,7 +19,7 @@ from gt.cli.config_files import CONFIGS
 from gt.cli.run_list import read
 from gt.data.files import atomic_file
 from gt.errors import Parser, UserError
-from tests.cli.test_sweep import restore_logging  # noqa: F401  a fixture
+from tests.cli.sweeps import restore_logging  # noqa: F401  a fixture
 
 ROOT = Path(train.__file__).parent
 SMOKE = ["logger=csv", "trainer=cpu", "debug=smoke"]

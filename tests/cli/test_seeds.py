@@ -15,7 +15,7 @@ from gt.cli.composing import compose_config
 from gt.cli.intervals import Estimate, describe_gap, difference
 from gt.cli.settings import gap, ranked, reference
 from gt.errors import UserError
-from tests.cli.test_sweep import job_result, restore_logging, run_sweep, write_results  # noqa: F401
+from tests.cli.sweeps import job_result, restore_logging, run_sweep, write_results  # noqa: F401
 from tests.small_runs import TINY, weights, write_graphs
 
 

@@ -14,7 +14,7 @@ from gt.cli.sweep_keys import cost, front, importance, positions, values_by_key
 from gt.cli.sweep_pictures import _ticks, pictures, short
 from gt.errors import UserError
 from gt.sweep import main
-from tests.cli.test_sweep import job_result, write_results
+from tests.cli.sweeps import job_result, write_results
 
 
 def make_jobs(count: int = 30) -> list[dict]:

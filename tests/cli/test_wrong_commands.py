@@ -19,7 +19,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 import train
 from gt.errors import one_line
-from tests.cli.test_sweep import restore_logging  # noqa: F401  a fixture
+from tests.cli.sweeps import restore_logging  # noqa: F401  a fixture
 from tests.command_lines import Line, write_files, wrong_lines
 
 ROOT = Path(train.__file__).parent

@@ -203,7 +203,7 @@ def test_class_with_a_single_text_is_known_in_every_fold(tmp_path):
 
 
 def test_sweep_over_folds_ranks_them_as_one_row(monkeypatch, tmp_path, capsys):
-    from tests.cli.test_sweep import run_sweep
+    from tests.cli.sweeps import run_sweep
 
     (tmp_path / "nodes.csv").write_text(
         "graph,node,kind\n" + "".join(f"{g},{n},{'ab'[g % 2]}\n" for g in range(12) for n in "xy")

@@ -22,7 +22,7 @@ from gt.inference.decode import obstacle, reader
 from gt.inference.whole_graph import predict_chunks
 from gt.schema import Schema
 from gt.train.network import build, network_config
-from tests.cli.test_sweep import restore_logging  # noqa: F401  a fixture
+from tests.cli.sweeps import restore_logging  # noqa: F401  a fixture
 from tests.graphs import random_batch
 from tests.small_runs import weights, write_graphs
 

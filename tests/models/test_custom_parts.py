@@ -15,7 +15,7 @@ from gt.cli.command import prepare_arguments
 from gt.cli.composing import compose_config
 from gt.cli.config_files import CONFIGS
 from gt.errors import UserError
-from tests.cli.test_sweep import restore_logging  # noqa: F401  a fixture
+from tests.cli.sweeps import restore_logging  # noqa: F401  a fixture
 
 MODULE = '''
 from dataclasses import dataclass

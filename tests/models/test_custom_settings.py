@@ -15,7 +15,7 @@ import train
 from gt.errors import UserError
 from gt.losses import format_score
 from gt.train.construct import import_object
-from tests.cli.test_sweep import restore_logging  # noqa: F401  a fixture
+from tests.cli.sweeps import restore_logging  # noqa: F401  a fixture
 
 MODULE = '''
 from dataclasses import dataclass

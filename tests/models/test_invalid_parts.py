@@ -8,7 +8,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 import train
 from gt.layers.steps import broadcasts_to
-from tests.cli.test_sweep import restore_logging  # noqa: F401  a fixture
+from tests.cli.sweeps import restore_logging  # noqa: F401  a fixture
 from tests.small_runs import write_graphs
 
 WRONG = """

@@ -11,7 +11,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 import train
-from tests.cli.test_sweep import restore_logging  # noqa: F401  a fixture
+from tests.cli.sweeps import restore_logging  # noqa: F401  a fixture
 from tests.small_runs import write_graphs
 
 ROOT = Path(__file__).parents[2]

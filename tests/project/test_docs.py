@@ -14,7 +14,7 @@ import train
 from gt.cli.command import prepare_arguments
 from gt.cli.config_files import CONFIGS, groups
 from gt.spectrum import command_line, folders_to_show
-from tests.cli.test_sweep import restore_logging  # noqa: F401  a fixture
+from tests.cli.sweeps import restore_logging  # noqa: F401  a fixture
 from tests.pages import BLOCK, PAGES, ROOT, blocks, commands, filled_in, split_command, write_files
 
 OPTIONS = groups(CONFIGS)

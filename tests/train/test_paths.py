@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 import gt.predict
 import train
 from gt.train.paths import anchor
-from tests.cli.test_sweep import restore_logging  # noqa: F401  a fixture
+from tests.cli.sweeps import restore_logging  # noqa: F401  a fixture
 
 
 def test_only_relative_paths_become_absolute(tmp_path, monkeypatch):
