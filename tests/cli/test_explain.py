@@ -132,7 +132,7 @@ def test_attention_under_redrawn_masks_is_averaged():
         assert not torch.allclose(by_draw[0][name], by_draw[1][name])
 
 
-def test_correct_ranking_is_faithful_and_its_reverse_is_not():
+def test_correct_ranking_is_faithful_but_not_its_reverse():
     torch.manual_seed(0)
     net = Sum()
     net.nodes.weight.data.abs_()

@@ -194,7 +194,7 @@ def test_run_of_an_older_version_is_reported(run_folder):
     assert "older version" not in said(caught)
 
 
-def test_new_run_in_an_existing_run_folder_is_rejected(run_folder, tmp_path):
+def test_new_run_in_existing_folder_is_rejected(run_folder, tmp_path):
     with pytest.raises(UserError) as caught:
         prepare_arguments([f"hydra.run.dir={run_folder}"])
     assert all(part in said(caught) for part in (f"resume={run_folder}", "hydra.run.dir"))

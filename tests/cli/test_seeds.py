@@ -85,7 +85,7 @@ def prepare(*arguments: str) -> list[str]:
     return prepare_arguments(list(arguments))
 
 
-def test_seeds_expand_to_a_sweep_from_the_given_seed() -> None:
+def test_seeds_expand_to_consecutive_seeds() -> None:
     assert prepare("seeds=3", "optim.lr=0.1") == ["-m", "seed=range(0,3)", "optim.lr=0.1"]
     assert prepare("-m", "mask.hops=1,2", "seed=4", "seeds=2") == ["-m", "seed=range(4,6)", "mask.hops=1,2"]
     assert prepare("--seeds=1") == ["-m", "seed=range(0,1)"]

@@ -83,7 +83,7 @@ def fake_sweep(tmp_path, monkeypatch):
     return run
 
 
-def test_two_workers_share_a_grid_and_failures_are_ranked(fake_sweep, tmp_path, monkeypatch, capsys):
+def test_two_workers_share_a_grid_with_failures(fake_sweep, tmp_path, monkeypatch, capsys):
     study = fake_sweep(tmp_path / "a", "sweep=optuna", "sweep/sampler=grid", "sweep.workers=2", "optim.lr=9,13,7,3")
     states = {trial.params["optim.lr"]: trial.state for trial in study.trials}
     complete, fail = TrialState.COMPLETE, TrialState.FAIL
