@@ -13,7 +13,7 @@ from gt.cli.config_files import CONFIGS, groups
 Line = tuple[str, list[str]]  # a program and its arguments
 
 
-def said(error: pytest.ExceptionInfo) -> str:
+def message_of(error: pytest.ExceptionInfo) -> str:
     """The message of an error, which must be a single line."""
     text = str(error.value)
     assert text

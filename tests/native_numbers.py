@@ -10,7 +10,7 @@ def mix(x):
     return x ^ x >> 16
 
 
-def numbers(seed, row, places):
+def random_numbers(seed, row, places):
     """The random numbers of a row, one for each place."""
     first = mix((seed + row * 0x9E3779B9) % MODULUS)
     second = mix((seed >> 32) ^ (row >> 32) ^ first)

@@ -17,7 +17,7 @@ from gt.data.graphs import GraphData
 from gt.predict import main
 from gt.train.network import build, network_config
 from gt.train.task import Task
-from tests.data.modules import over
+from tests.data.modules import make_data
 
 CONFIGS = Path(gt.__path__[0]).parent / "configs"
 REST = {
@@ -49,7 +49,7 @@ def run_folder(folder: Path, data: DataModule, config: dict[str, Any], net: dict
     return folder
 
 
-def run_of(
+def write_run(
     folder: Path,
     source: type,
     net: dict[str, Any] | None = None,
@@ -58,7 +58,7 @@ def run_of(
 ) -> Path:
     """Write the folder of a run on a source of a user's own data, below ``folder``."""
     options = {"root": str(folder / "root"), **options}
-    data = over(module, source, **options)
+    data = make_data(module, source, **options)
     module_options = {field.name for field in fields(module)} & options.keys()
     config = {
         "_target_": f"{module.__module__}.{module.__name__}",
@@ -75,6 +75,6 @@ def predictions(run: Path, *arguments: str) -> pd.DataFrame:
     return pd.read_csv(out, dtype=str, keep_default_na=False)
 
 
-def numbers(table: pd.DataFrame, *columns: str) -> Any:
+def float_columns(table: pd.DataFrame, *columns: str) -> Any:
     """Columns of a table as an array of floats."""
     return table[list(columns)].astype(float).to_numpy()

@@ -27,7 +27,7 @@ from gt.data.text.classification import TextClassification
 from gt.errors import UserError
 from gt.schema import UNLABELLED, Schema
 from gt.train.baseline import classical_verdict, score_predictions
-from tests.data.modules import over
+from tests.data.modules import make_data
 from tests.small_runs import train, write_graphs
 
 
@@ -132,7 +132,7 @@ def many_graphs(shuffled: bool = False, flip_test: int = 0) -> Graphs:
 
 
 def open_data(module: Any, root: Path, make: Any) -> Any:
-    data = over(module, GeneratedSource, root, make)
+    data = make_data(module, GeneratedSource, root, make)
     data.open([])
     return data
 
@@ -240,7 +240,7 @@ def test_molecules_are_classified_by_fingerprints(tmp_path: Path) -> None:
     rows = [f"{chain},{int('N' in chain)}" for chain in dict.fromkeys(chains)]
     (tmp_path / "m.csv").write_text("\n".join(["smiles,amine", *rows]))
     path, root = str(tmp_path / "m.csv"), str(tmp_path)
-    data = over(GraphData, Molecules, path, split="random", fractions=(0.6, 0.1, 0.3), root=root, processes=1)
+    data = make_data(GraphData, Molecules, path, split="random", fractions=(0.6, 0.1, 0.3), root=root, processes=1)
     data.open([])
     answers = Classical().answers(data, "test")
     assert answers is not None
@@ -274,7 +274,7 @@ def test_texts_are_classified_by_words(tmp_path: Path) -> None:
         f"{' '.join(rng.choice(words, 6))} {('not good', 'good not')[y]},{y}" for y in labels
     ]  # classes differ only in word order
     (tmp_path / "t.csv").write_text("\n".join(["text,label", *lines]))
-    data = over(GraphData, TextClassification, str(tmp_path / "t.csv"), root=str(tmp_path))
+    data = make_data(GraphData, TextClassification, str(tmp_path / "t.csv"), root=str(tmp_path))
     data.open([])
     assert accuracy(data) > 0.9
 
@@ -282,7 +282,7 @@ def test_texts_are_classified_by_words(tmp_path: Path) -> None:
 def test_texts_without_words_are_classified_by_symbols(tmp_path: Path) -> None:
     lines = [f"{'😀!' if n % 2 else '😡 ?'}{'…' * (n % 5)},{n % 2}" for n in range(60)]
     (tmp_path / "t.csv").write_text("\n".join(["text,label", *lines]))
-    data = over(GraphData, TextClassification, str(tmp_path / "t.csv"), root=str(tmp_path))
+    data = make_data(GraphData, TextClassification, str(tmp_path / "t.csv"), root=str(tmp_path))
     data.open([])
     assert accuracy(data) == 1
 

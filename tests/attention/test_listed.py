@@ -16,7 +16,7 @@ from gt.native.library import obstacle, random_seed
 from tests.attention.masks import Neighbours, Nobody
 from tests.attention.test_backends import BIASES, gradients, inputs, reference
 from tests.graphs import random_batch
-from tests.native_numbers import numbers
+from tests.native_numbers import random_numbers
 
 pytestmark = pytest.mark.skipif(obstacle() is not None, reason=f"no kernels here: {obstacle()}")
 
@@ -73,7 +73,7 @@ def reference_dropout(q, k, v, pairs, seed, p):
     for i in range(len(q)):
         sources = source[target == i]
         for h in range(q.shape[1]):
-            random = numbers(seed, i * q.shape[1] + h, len(sources))
+            random = random_numbers(seed, i * q.shape[1] + h, len(sources))
             factor = torch.tensor([0.0 if number < round(p * 2**32) else 1 / (1 - p) for number in random])
             weights = (k[sources, h] @ q[i, h] / math.sqrt(q.shape[2])).softmax(0)
             rows.append((weights * factor.to(q.dtype)) @ v[sources, h])

@@ -22,7 +22,7 @@ from gt.native.library import obstacle, random_seed
 from tests.attention.masks import Neighbours, Nobody
 from tests.attention.test_backends import BIASES, gradients, inputs, reference
 from tests.graphs import random_batch
-from tests.native_numbers import numbers
+from tests.native_numbers import random_numbers
 
 pytestmark = pytest.mark.skipif(obstacle() is not None, reason=f"no kernels here: {obstacle()}")
 
@@ -37,7 +37,7 @@ def reference_dropout(q, k, v, pairs, seed, p):
         sources = range(max(0, position - back), min(nodes, position + ahead + 1))
         for h in range(q.shape[1]):
             scores = k[[start + j for j in sources], h] @ q[i, h] / math.sqrt(q.shape[2])
-            random = numbers(seed, i * q.shape[1] + h, nodes)
+            random = random_numbers(seed, i * q.shape[1] + h, nodes)
             factor = torch.tensor([0.0 if random[j] < round(p * 2**32) else 1 / (1 - p) for j in sources])
             rows.append((scores.softmax(0) * factor.to(q.dtype)) @ v[[start + j for j in sources], h])
     return torch.stack(rows).view_as(q)

@@ -6,7 +6,7 @@ import numpy as np
 
 from gt.data.graphs import GraphData
 from gt.data.ogb.graphs import OGBMolecules
-from tests.data.ogb_files import write
+from tests.data.ogb_files import write_molecules
 from tests.runs import run_folder
 
 LABELS = np.array([[0, 1, np.nan], [1, 1, 0], [np.nan, 0, 1], [0, 0, 1]])
@@ -19,7 +19,7 @@ MODEL = {
 
 def molecule_run(folder: Path) -> Path:
     """A run on four molecules with two binary tasks: 3 and 0 for training, 1 for validation, 2 for the test."""
-    write(folder / "ogbg_molclintox", LABELS[:, :2])
+    write_molecules(folder / "ogbg_molclintox", LABELS[:, :2])
     source = {"_target_": "gt.data.ogb.graphs.OGBMolecules", "dataset": "ogbg-molclintox", "root": str(folder)}
     config = {"_target_": "gt.data.graphs.GraphData", "source": source}
     return run_folder(folder / "run", GraphData(OGBMolecules("ogbg-molclintox", str(folder))), config, MODEL)

@@ -7,7 +7,7 @@ from gt.cli.arguments import alternatives, expand_keys, parse_overrides, split_f
 from gt.cli.command import prepare_arguments
 from gt.data.source import Source
 from gt.errors import UserError
-from tests.command_lines import said
+from tests.command_lines import message_of
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_flags_in_any_position_and_keys_with_dashes(arguments, flags, overrides)
 def test_unknown_flag_is_reported_in_one_line(arguments, suggestion):
     with pytest.raises(UserError) as caught:
         prepare_arguments(arguments.split())
-    assert suggestion in said(caught)
+    assert suggestion in message_of(caught)
 
 
 class Bare(Source):

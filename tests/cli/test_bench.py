@@ -5,11 +5,12 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
 from gt.bench import __main__ as program
 from gt.bench import shapes, steps
 from gt.bench.show import changes, read
-from gt.bench.steps import TRAINER, Row, measure
+from gt.bench.steps import COMPILED, TRAINER, WARM_UP, Row, measure
 from gt.graph import path_graphs
 from gt.lottery.compare import Peaks
 from gt.lottery.workloads import random_graphs
@@ -112,4 +113,17 @@ def test_networks_are_timed_in_turn(monkeypatch):
     monkeypatch.setattr(steps, "peak_memory", lambda *_: 0)
     rows = measure(SMALL["gps_zinc"](), torch.device("cpu"), False, 3, Peaks(1.0, 1.0))
     assert [type(row) for row in rows] == 3 * [Row]
-    assert order[4:10] == 3 * ["GraphTransformer", "PyGNetwork"]
+    assert order[2 * WARM_UP : 2 * WARM_UP + 6] == 3 * ["GraphTransformer", "PyGNetwork"]
+
+
+def test_compiled_network_is_timed_on_batches_of_one_shape(monkeypatch):
+    monkeypatch.setattr(shapes, "BATCHES", 2)
+    monkeypatch.setattr(steps, "trainer_steps", lambda *_: [1.0])
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda part, mode, **_: compiled.append(mode))
+    shape = SMALL["gps_zinc"]()
+    rows = measure(shape, torch.device("cpu"), False, 1, Peaks(1.0, 1.0), "reduce-overhead")
+    assert [row.program for row in rows] == ["gt", TRAINER, COMPILED, "GPSConv"]
+    assert set(compiled) == {"reduce-overhead"}
+    batches = shape.batches(shape.network(), torch.device("cpu"), False, static=True)
+    assert len({(batch.num_graphs, batch.num_nodes, batch.num_edges, batch.max_nodes) for batch in batches}) == 1

@@ -13,7 +13,7 @@ from gt.cli.command import check_command, prepare_arguments
 from gt.cli.composing import compose_config
 from gt.cli.config_files import CONFIGS, groups
 from gt.errors import UserError, one_line
-from tests.command_lines import said
+from tests.command_lines import message_of
 
 ROOT = CONFIGS.parent
 
@@ -139,7 +139,7 @@ WRONG = {
 def test_mistake_is_reported_in_one_line(argument, message):
     with pytest.raises(UserError) as caught:
         check_command([argument])
-    text = said(caught)
+    text = message_of(caught)
     assert message in text
     if message.endswith("?"):
         assert text == message
@@ -170,7 +170,7 @@ def test_required_group_rejects_null_and_empty(group):
 def test_swept_values_are_checked_with_the_first_others():
     with pytest.raises(UserError) as caught:
         check_command(["-m", "model=gps,gcn", "model.block.blend.weight=0.1,0.2"])  # a GCN has no blend
-    assert "'model.block.blend.weight'" in said(caught)
+    assert "'model.block.blend.weight'" in message_of(caught)
     assert check_command(["-m", "model=gps,gt", "model.depth=1,2"])
 
 

@@ -8,7 +8,7 @@ import pytest
 from gt.cli.command import check_command
 from gt.cli.config_files import CONFIGS
 from gt.errors import UserError
-from tests.command_lines import said
+from tests.command_lines import message_of
 
 FILES = {
     "section": ("modle:\n  depth: 3", "unknown key 'modle': did you mean 'model'?"),
@@ -62,15 +62,15 @@ def configs(tmp_path_factory) -> Path:
 def test_mistake_in_an_experiment_names_its_file(name, configs):
     with pytest.raises(UserError) as caught:
         check_command([f"experiment={name}", "seed=3"], configs)
-    assert said(caught).startswith(f"configs/experiment/{name}.yaml: ")
-    assert FILES[name][1] in said(caught)
+    assert message_of(caught).startswith(f"configs/experiment/{name}.yaml: ")
+    assert FILES[name][1] in message_of(caught)
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_unparsable_file_is_reported_with_its_line(name, configs):
     with pytest.raises(UserError) as caught:
         check_command([f"experiment={name}"], configs)
-    assert said(caught) == f"configs/experiment/{name}.yaml{BROKEN[name][1]}"
+    assert message_of(caught) == f"configs/experiment/{name}.yaml{BROKEN[name][1]}"
 
 
 def test_message_names_the_file_that_sets_the_key(configs):
@@ -86,7 +86,7 @@ def test_message_names_the_file_that_sets_the_key(configs):
     ):
         with pytest.raises(UserError) as caught:
             check_command(arguments, configs)
-        assert said(caught).startswith(message)
+        assert message_of(caught).startswith(message)
 
 
 def test_command_line_mistake_names_no_file(configs):
@@ -97,6 +97,6 @@ def test_command_line_mistake_names_no_file(configs):
     ):
         with pytest.raises(UserError) as caught:
             check_command(["experiment=good", argument], configs)
-        assert said(caught) == message
+        assert message_of(caught) == message
     # the override replaces the faulty value
     assert check_command(["experiment=interpolation", "model.depth=3"], configs)

@@ -17,14 +17,14 @@ from gt.data.text.language import LanguageData
 from gt.diagnose import main
 from gt.errors import UserError
 from gt.inference.diagnostics import dirichlet_energy
-from tests.runs import network, run_of
+from tests.runs import network, write_run
 from tests.small_runs import write_graphs
 
 
 def graph_run(folder: Path) -> Path:
     write_graphs(folder)
     options = {"path": str(folder / "graphs.jsonl"), "target": "y", "batch_size": 4}
-    return run_of(folder, GraphFiles, network("encoding=[degree]", "model.depth=2"), **options)
+    return write_run(folder, GraphFiles, network("encoding=[degree]", "model.depth=2"), **options)
 
 
 def node_run(folder: Path) -> Path:
@@ -34,13 +34,13 @@ def node_run(folder: Path) -> Path:
     (folder / "mine" / "nodes.csv").write_text("\n".join(["node,size,label,split", *rows]))
     edges = [f"paper{n},paper{n + 1}" for n in range(9)]  # two nodes have no edges
     (folder / "mine" / "edges.csv").write_text("\n".join(["source,target", *edges]))
-    return run_of(folder, CSVGraphs, network("model=gin", "model.depth=3"), NodeData, path=str(folder / "mine"))
+    return write_run(folder, CSVGraphs, network("model=gin", "model.depth=3"), NodeData, path=str(folder / "mine"))
 
 
 def text_run(folder: Path) -> Path:
     (folder / "a.txt").write_text("The cat sat on the mat, and the dog sat on the cat. " * 40)
     options = {"path": str(folder / "a.txt"), "context": 16, "batch_size": 4}
-    return run_of(folder, Text, network("model=gpt", "mask=causal", "model.depth=2"), LanguageData, **options)
+    return write_run(folder, Text, network("model=gpt", "mask=causal", "model.depth=2"), LanguageData, **options)
 
 
 def diagnose(run: Path, *words: str) -> pd.DataFrame:
@@ -89,7 +89,7 @@ def test_invalid_arguments_are_reported(tmp_path):
     config = network("model.depth=0")
     (tmp_path / "flat").mkdir()
     write_graphs(tmp_path)
-    flat = run_of(tmp_path / "flat", GraphFiles, config, path=str(tmp_path / "graphs.jsonl"), target="y")
+    flat = write_run(tmp_path / "flat", GraphFiles, config, path=str(tmp_path / "graphs.jsonl"), target="y")
     with pytest.raises(UserError, match=r"best\.ckpt"):
         main([str(flat)])
     assert not (run / "diagnostics.csv").exists()

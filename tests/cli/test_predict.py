@@ -21,8 +21,8 @@ from gt.prediction.table import write as write_predictions
 from gt.schema import UNLABELLED, Schema
 from gt.train.trust import trusted
 from tests.cli.prediction_runs import LABELS, molecule_run, write_graph_tables
-from tests.data.ogb_files import write
-from tests.runs import network, run_of
+from tests.data.ogb_files import write_molecules
+from tests.runs import network, write_run
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_data_root_can_be_overridden(run: Path, tmp_path: Path) -> None:
 def test_errors_are_reported_in_one_line(
     run: Path, words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write(run.parent / "ogbg_moltox21", np.tile(LABELS, 4))
+    write_molecules(run.parent / "ogbg_moltox21", np.tile(LABELS, 4))
     monkeypatch.setattr(
         "gt.data.ogb.download.urllib.request.urlopen", lambda *a, **k: (_ for _ in ()).throw(OSError("no network"))
     )
@@ -140,7 +140,7 @@ def test_custom_classes_are_imported_only_if_trusted(
     rows = [f"this is text {i}\t{'good' if i % 2 else 'bad'}" for i in range(40)]
     (tmp_path / "mine.tsv").write_text("\n".join(["text\tlabel", *rows]))
     net = {**network(), "mask": {"_target_": "my_parts_to_trust.Mine"}}
-    run = run_of(tmp_path, TextClassification, net, path=str(tmp_path / "mine.tsv"))
+    run = write_run(tmp_path, TextClassification, net, path=str(tmp_path / "mine.tsv"))
     sys.modules.pop("my_parts_to_trust", None)
     with pytest.raises(UserError, match=r"my_parts_to_trust\.Mine.*--trust"):
         main([str(run)])
@@ -174,7 +174,7 @@ def test_load_accepts_a_run_folder(run: Path, tmp_path: Path) -> None:
 
 def test_old_checkpoint_is_rejected_for_new_data(tmp_path: Path) -> None:
     write_graph_tables(tmp_path / "mine", by_node=False)
-    run = run_of(tmp_path, CSVGraphs, path=str(tmp_path / "mine"))
+    run = write_run(tmp_path, CSVGraphs, path=str(tmp_path / "mine"))
     path = run / "checkpoints" / "best.ckpt"
     saved = torch.load(path, weights_only=True)
     newer = ("node_names", "node_categories", "edge_names", "edge_categories", "degree", "undirected", "answers")

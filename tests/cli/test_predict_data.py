@@ -23,7 +23,7 @@ from gt.data.text.language import LanguageData
 from gt.predict import main
 from tests.cli.prediction_runs import LABELS, MODEL, molecule_run, write_graph_tables
 from tests.data.ogb_files import write_code2
-from tests.runs import run_folder, run_of
+from tests.runs import run_folder, write_run
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_function_names_are_written_as_words(tmp_path: Path, capsys: pytest.Capt
 
 def predict_own_data(folder: Path, kind: type, split: str = "test", **options: object) -> pd.DataFrame:
     """The table of predictions of a run on the user's own data."""
-    main([str(run_of(folder, kind, MODEL, **options)), "--split", split])
+    main([str(write_run(folder, kind, MODEL, **options)), "--split", split])
     return pd.read_csv(folder / "run" / f"predictions-{split}.csv", keep_default_na=False)
 
 
@@ -149,7 +149,7 @@ def test_metrics_use_the_targets_present_in_the_file(tmp_path: Path, capsys: pyt
 
     rows = [f"{'C' * (i + 1)},{i / 2},{i % 3},{'train' if i < 6 else 'valid' if i < 8 else 'test'}" for i in range(11)]
     (tmp_path / "mine.csv").write_text("\n".join(["smiles,a,b,split", *rows]))
-    run = run_of(tmp_path, Molecules, MODEL, path=str(tmp_path / "mine.csv"), target=["a", "b"], processes=1)
+    run = write_run(tmp_path, Molecules, MODEL, path=str(tmp_path / "mine.csv"), target=["a", "b"], processes=1)
     (tmp_path / "new.csv").write_text("smiles,b\nCCO,1\nCCN,2\nCCC,\n")
     main([str(run), f"data.path={tmp_path / 'new.csv'}", "--out", str(tmp_path / "out.csv")])
     table = pd.read_csv(tmp_path / "out.csv")

@@ -13,7 +13,7 @@ from gt.cli.config_files import CONFIGS
 from gt.cli.resuming import resume_arguments
 from gt.errors import UserError, shell_override
 from gt.train.resume import changes
-from tests.command_lines import said
+from tests.command_lines import message_of
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ def test_group_options_cannot_be_changed(argument, run_folder):
     with pytest.raises(UserError) as caught:
         resume_arguments([f"resume={run_folder}", argument, "trainer.max_epochs=5"])
     group = argument.partition("=")[0]
-    assert said(caught).startswith(f"{argument}: a resumed run keeps its options")
-    assert f"{group}.KEY=VALUE" in said(caught)
+    assert message_of(caught).startswith(f"{argument}: a resumed run keeps its options")
+    assert f"{group}.KEY=VALUE" in message_of(caught)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_group_options_cannot_be_changed(argument, run_folder):
 def test_mistake_beside_resume_is_reported_in_one_line(argument, message, run_folder):
     with pytest.raises(UserError) as caught:
         resume_arguments([f"resume={run_folder}", argument])
-    assert said(caught) == message
+    assert message_of(caught) == message
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_permitted_change_is_printed(argument, run_folder, capsys):
 def test_change_of_the_run_itself_is_rejected(argument, run_folder):
     with pytest.raises(UserError) as caught:
         resume_arguments([f"resume={run_folder}", argument])
-    assert argument.partition("=")[0] in said(caught)
+    assert argument.partition("=")[0] in message_of(caught)
 
 
 def test_replaced_callback_lists_dropped_arguments(run_folder, capsys):
@@ -186,18 +186,18 @@ def test_run_of_an_older_version_is_reported(run_folder):
     config.write_text(config.read_text().replace("gt.train.callbacks.SaveLast", "gt.callbacks.SaveLast"))
     with pytest.raises(UserError) as caught:
         resume_arguments([f"resume={run_folder}"])
-    text = said(caught)
+    text = message_of(caught)
     assert all(part in text for part in ("older version", str(run_folder), "callbacks.last._target_", "gt.load("))
     config.write_text(config.read_text().replace("gt.callbacks.SaveLast", "mine.SaveLast"))  # a missing custom class
     with pytest.raises(UserError) as caught:
         resume_arguments([f"resume={run_folder}"])
-    assert "older version" not in said(caught)
+    assert "older version" not in message_of(caught)
 
 
 def test_new_run_in_existing_folder_is_rejected(run_folder, tmp_path):
     with pytest.raises(UserError) as caught:
         prepare_arguments([f"hydra.run.dir={run_folder}"])
-    assert all(part in said(caught) for part in (f"resume={run_folder}", "hydra.run.dir"))
+    assert all(part in message_of(caught) for part in (f"resume={run_folder}", "hydra.run.dir"))
     assert prepare_arguments(["--cfg", "job", f"hydra.run.dir={run_folder}"])
     (run_folder / "checkpoints" / "last.ckpt").unlink()  # stopped before its first checkpoint: nothing to lose
     assert prepare_arguments([f"hydra.run.dir={run_folder}"])

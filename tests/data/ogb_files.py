@@ -24,22 +24,22 @@ ATOMS = np.arange(90).reshape(10, 9) % [119, 5, 12, 12, 10, 6, 6, 2, 2]
 KINDS = [[0, 0, 0], [1, 2, 1], [4, 5, 0], [3, 0, 1], [3, 0, 1], [2, 1, 0]]
 
 
-def put(path: Path, text: str) -> None:
+def write_gzip(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(text.encode()))
 
 
-def table(rows: object) -> str:
+def to_csv(rows: object) -> str:
     return pd.DataFrame(rows).to_csv(header=False, index=False)
 
 
-def write(folder: Path, labels: object) -> Path:
+def write_molecules(folder: Path, labels: object) -> Path:
     """Write a dataset of four molecules in OGB's layout."""
     raw = {"num-node-list": SIZES, "num-edge-list": BONDS, "edge": EDGES, "node-feat": ATOMS, "edge-feat": KINDS}
     for part, rows in {**raw, "graph-label": labels}.items():
-        put(folder / "raw" / f"{part}.csv.gz", table(rows))
+        write_gzip(folder / "raw" / f"{part}.csv.gz", to_csv(rows))
     for part, ids in {"train": [3, 0], "valid": [1], "test": [2]}.items():
-        put(folder / "split" / "scaffold" / f"{part}.csv.gz", table(ids))
+        write_gzip(folder / "split" / "scaffold" / f"{part}.csv.gz", to_csv(ids))
     (folder / "RELEASE_v1.txt").write_text("v1\n")
     return folder
 
@@ -63,19 +63,19 @@ def concatenate(chunks: Iterable[Graphs]) -> Graphs:
     )
 
 
-def read(data: OGBGraphs) -> Graphs:
+def read_graphs(data: OGBGraphs) -> Graphs:
     """All graphs of a dataset, read from its files."""
     return concatenate(data.read(data.files()))
 
 
-def molecules(name: str, root: Path) -> Graphs:
-    return read(OGBMolecules(name, str(root)))
+def read_molecules(name: str, root: Path) -> Graphs:
+    return read_graphs(OGBMolecules(name, str(root)))
 
 
-def same_as_ogb(name: str, root: Path) -> None:
+def assert_same_as_ogb(name: str, root: Path) -> None:
     """Assert that every graph, label and split equals that of OGB's own reader for the same files."""
     folder = root / name.replace("-", "_")
-    graphs = molecules(name, root)
+    graphs = read_molecules(name, root)
     references = read_csv_graph_raw(str(folder / "raw"), add_inverse_edge=True)
     assert len(graphs) == len(references)
     for number, reference in enumerate(references):
@@ -91,7 +91,7 @@ def same_as_ogb(name: str, root: Path) -> None:
         np.testing.assert_array_equal(graphs.splits[part], ids)
 
 
-def fails(call: Callable[[], object], *parts: str) -> str:
+def assert_fails(call: Callable[[], object], *parts: str) -> str:
     """Assert that a call raises a `UserError` of one line that contains all parts; return the line."""
     with pytest.raises(UserError) as caught:
         call()
@@ -134,12 +134,12 @@ def write_code2(folder: Path, names: list[str], train: list[int]) -> Path:
     pairs, odd = divmod(len(names), 2)
     for part, rows in CODE2.items():
         count = {"num-node-list": 1, "num-edge-list": 1, "edge": 4}.get(part, 5)
-        put(folder / "raw" / f"{part}.csv.gz", table([*rows * pairs, *(rows[:count] if odd else [])]))
-    put(folder / "raw" / "graph-label.csv.gz", table(names))
-    put(folder / "mapping" / "typeidx2type.csv.gz", "type idx,type\n0,Load\n1,Name\n2,Call\n")
-    put(folder / "mapping" / "attridx2attr.csv.gz", "attr idx,attr\n0,self\n1,None\n2,x\n3,y\n")
+        write_gzip(folder / "raw" / f"{part}.csv.gz", to_csv([*rows * pairs, *(rows[:count] if odd else [])]))
+    write_gzip(folder / "raw" / "graph-label.csv.gz", to_csv(names))
+    write_gzip(folder / "mapping" / "typeidx2type.csv.gz", "type idx,type\n0,Load\n1,Name\n2,Call\n")
+    write_gzip(folder / "mapping" / "attridx2attr.csv.gz", "attr idx,attr\n0,self\n1,None\n2,x\n3,y\n")
     others = [g for g in range(len(names)) if g not in train]
     for part, ids in {"train": train, "valid": others[:1], "test": others[1:]}.items():
-        put(folder / "split" / "project" / f"{part}.csv.gz", table(ids) if ids else "")
+        write_gzip(folder / "split" / "project" / f"{part}.csv.gz", to_csv(ids) if ids else "")
     (folder / "RELEASE_v1.txt").write_text("v1\n")
     return folder

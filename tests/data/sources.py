@@ -70,7 +70,7 @@ def _write_tu(folder: Path) -> None:
 # by name: a function that writes the files, the option of the group ``data``, and overrides of its configuration
 SOURCES: dict[str, tuple[Callable[[Path], object], str, dict[str, Any]]] = {
     "molecules": (_writer_of({"m.csv": MOLECULES}), "molecules", {"path": "m.csv", "split": "random", "processes": 1}),
-    "csv graphs": (tables_of.write, "csv_graphs", {"path": ""}),
+    "csv graphs": (tables_of.write_tables, "csv_graphs", {"path": ""}),
     "csv nodes": (_writer_of(ONE_GRAPH), "csv_nodes", {"path": ""}),
     "graphml": (_writer_of({"g.graphml": GRAPHML}), "graph_files", {"path": "g.graphml"}),
     "json": (_writer_of({"g.jsonl": "\n".join(LINES)}), "graph_files", {"path": "g.jsonl"}),
@@ -78,7 +78,7 @@ SOURCES: dict[str, tuple[Callable[[Path], object], str, dict[str, Any]]] = {
     "labelled": (_writer_of({"a.tsv": LABELLED}), "text_classification", {"path": "a.tsv"}),
     "objects": (_writer_of({"a.jsonl": OBJECTS}), "text_classification", {"path": "a.jsonl"}),
     "tu": (_write_tu, "tu", {"dataset.root": "", "dataset.name": "TINY"}),
-    "molhiv": (lambda at: ogb_files.write(at / "ogbg_molhiv", [0, 1, 1, 0]), "ogbg_molhiv", {"root": ""}),
+    "molhiv": (lambda at: ogb_files.write_molecules(at / "ogbg_molhiv", [0, 1, 1, 0]), "ogbg_molhiv", {"root": ""}),
     "code2": (
         lambda at: ogb_files.write_code2(at / "ogbg_code2", ["a b", "b", "c", "a"], [0, 1]),
         "ogbg_code2",
@@ -96,7 +96,7 @@ def _config(option: str) -> DictConfig:
         return compose("train", [f"data={option}"])
 
 
-def written(source: str, folder: Path, changes: Mapping[str, Change]) -> Path:
+def write_source(source: str, folder: Path, changes: Mapping[str, Change]) -> Path:
     """Write the files of a source into a subfolder, some of them changed; return that folder."""
     at = folder / "source"
     at.mkdir()
@@ -115,14 +115,14 @@ def written(source: str, folder: Path, changes: Mapping[str, Change]) -> Path:
 
 
 def overrides_of(source: str, folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The overrides of the configuration ``data`` for a source that is `written`, by key."""
+    """The overrides of the configuration ``data`` for a source that `write_source` wrote, by key."""
     settings = {"root": str(folder / "root"), **SOURCES[source][2], **options}
     paths = {"path", "root", "dataset.root", "tokenizer"} & settings.keys()
     return settings | {key: str(folder / "source" / settings[key]) for key in paths}
 
 
-def opened(source: str, folder: Path, **options: Any) -> DataModule:
-    """Open a source that is `written`, as ``python train.py data=...`` would."""
+def open_source(source: str, folder: Path, **options: Any) -> DataModule:
+    """Open a source that `write_source` wrote, as ``python train.py data=...`` would."""
     config = OmegaConf.create({"data": _config(SOURCES[source][1]).data, "seed": 0})
     for key, value in overrides_of(source, folder, options).items():
         of_module = key.split(".")[0] in config.data and key != "source"
@@ -132,8 +132,8 @@ def opened(source: str, folder: Path, **options: Any) -> DataModule:
     return data
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """All files below a folder; not the locks and the folder they lie in, which a failed `opened` may leave."""
+def file_contents(folder: Path) -> dict[str, bytes]:
+    """All files below a folder; not the locks and the folder they lie in, which a failed `open_source` may leave."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else b"a folder"
         for path in sorted(folder.rglob("*"))

@@ -47,7 +47,7 @@ def expected_molecules() -> list[Data]:
     ]
 
 
-def write(folder: Path, **changed: str | bytes | None) -> Path:
+def write_tables(folder: Path, **changed: str | bytes | None) -> Path:
     """Write `TABLES` into a folder, some with other contents (None omits a file); ``nodes`` is nodes.csv, and so on."""
     folder.mkdir(exist_ok=True)
     for name, text in TABLES.items():
@@ -63,7 +63,7 @@ def gzip_file(path: Path) -> None:
     path.unlink()
 
 
-def line_of(call: Callable[[], object]) -> str:
+def error_line(call: Callable[[], object]) -> str:
     """The message of the `UserError` that a call raises, which must be a single line."""
     with pytest.raises(UserError) as caught:
         call()

@@ -24,7 +24,7 @@ from gt.errors import UserError
 from gt.losses import balanced
 from gt.schema import UNLABELLED, Schema
 from gt.train.objective import try_out
-from tests.data.sources import written
+from tests.data.sources import write_source
 
 RARE = np.arange(60) % 10 == 0
 
@@ -103,7 +103,7 @@ def test_new_data_keep_the_weights_of_the_model(tmp_path, capsys):
 
 
 def test_weights_for_regression_and_links_are_rejected(tmp_path):
-    files, root = str(written("csv graphs", tmp_path, {})), str(tmp_path)
+    files, root = str(write_source("csv graphs", tmp_path, {})), str(tmp_path)
     with pytest.raises(UserError, match=r"data\.weights.*label"):
         GraphData(CSVGraphs(files, root=root), weights="balanced").open([])
     (tmp_path / "edges.csv").write_text("source,target\n" + "".join(f"{n},{n + 1}\n" for n in range(20)))

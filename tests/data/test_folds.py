@@ -18,7 +18,7 @@ from gt.data.splits import SPLITS, k_fold
 from gt.data.text.classification import TextClassification
 from gt.errors import UserError
 from gt.schema import UNLABELLED
-from tests.data.modules import over
+from tests.data.modules import make_data
 
 RNG = np.random.default_rng(0)
 CLASSES = RNG.permutation(np.repeat([0, 1, 2, 3], [97, 41, 12, 3]))
@@ -99,7 +99,7 @@ def test_folds_share_a_store_but_not_the_scaling(kind, tmp_path, capsys):
 )
 def test_invalid_folds_are_rejected(options, message, tmp_path):
     with pytest.raises(UserError, match=message):
-        over(GraphData, PyG, Toy, root=str(tmp_path), **options).open([])
+        make_data(GraphData, PyG, Toy, root=str(tmp_path), **options).open([])
 
 
 class OfficialSplits(InMemoryDataset):

@@ -32,6 +32,7 @@ from gt.graph import GraphBatch, path_graphs
 from gt.masks import Hops
 from gt.schema import Schema
 from tests.data import ogb_files
+from tests.data.modules import make_data
 from tests.data.test_batch_sampler import open_data
 from tests.graphs import random_batch
 
@@ -224,7 +225,7 @@ def test_text_is_inspected_as_path_graphs(tmp_path):
 
 
 def test_inspect_command(tmp_path, monkeypatch, capsys):
-    ogb_files.write(tmp_path / "ogbg_molhiv", [0, 1, 0, 1])
+    ogb_files.write_molecules(tmp_path / "ogbg_molhiv", [0, 1, 0, 1])
     monkeypatch.chdir(tmp_path)
 
     def run_inspect(*arguments: str) -> list[str]:
@@ -260,7 +261,7 @@ def test_pictures_do_not_overwrite_each_other(tmp_path):
 
 
 def test_prepare_builds_but_does_not_train(tmp_path):
-    ogb_files.write(tmp_path / "ogbg_molhiv", [0, 1, 0, 1])
+    ogb_files.write_molecules(tmp_path / "ogbg_molhiv", [0, 1, 0, 1])
     result = subprocess.run(
         [sys.executable, str(ROOT / "train.py"), "data=ogbg_molhiv", f"data.root={tmp_path}", "stage=prepare",
          "hydra.run.dir=run"],
@@ -296,10 +297,10 @@ def test_benchmark_loads_the_same_graphs_as_pyg(tmp_path):
 
 @pytest.mark.bench
 def test_loader_is_ten_times_as_fast_as_pyg(real_data, tmp_path):
-    from gt.data.ogb.graphs import OGBGraphs
+    from gt.data.ogb.graphs import OGBMolecules
 
     (tmp_path / "ogbg_molhiv").symlink_to(real_data / "ogbg_molhiv")
-    data = OGBGraphs("ogbg-molhiv", str(tmp_path))
+    data = make_data(GraphData, OGBMolecules, "ogbg-molhiv", str(tmp_path))
     data.open([])
     for row in bench.compare(data, seconds=5):
         assert row.median(bench.OURS) * 10 <= min(row.median(bench.CACHED), row.median(bench.PACKED))

@@ -20,7 +20,7 @@ from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.train.network import build
 from tests.data.large.test_nodes_run import train
-from tests.data.own.pyg_datasets import Kept
+from tests.data.own.pyg_datasets import CollatedDataset
 from tests.data.own.test_pyg_metric import write_contacts
 from tests.runs import network, predictions
 from tests.train.test_link_metrics import batch_with_links
@@ -46,7 +46,7 @@ def rings(sizes=(5, 3, 8, 1, 4, 7, 6, 2, 9, 3, 5, 4), seed=0) -> list[Data]:
 
 
 def open_data(graphs, tmp_path, batch_size=4, encodings=(), **options) -> GraphData:
-    data = GraphData(PyG(partial(Kept, graphs), root=str(tmp_path), **options), batch_size=batch_size)
+    data = GraphData(PyG(partial(CollatedDataset, graphs), root=str(tmp_path), **options), batch_size=batch_size)
     data.open(list(encodings))
     return data
 
@@ -96,7 +96,9 @@ def test_predictions_are_independent_of_batch_and_node_order(tmp_path, head):
     scores = metric.compute()
     for each in single:
         metric.update(net(each), each.y)
-    permuted = GraphData(PyG(partial(Kept, [permute(graph) for graph in rings()]), root=str(tmp_path / "permuted")))
+    permuted = GraphData(
+        PyG(partial(CollatedDataset, [permute(graph) for graph in rings()]), root=str(tmp_path / "permuted"))
+    )
     permuted.source.fractions = (0.4, 0.6, 0.0)
     permuted.open([])
     permuted_batch = permuted.dataset("valid")[Request(tuple(range(7)))]
@@ -217,7 +219,7 @@ def test_incompatible_options_are_reported(tmp_path):
         open_data(graphs, tmp_path, negatives=2)
     with pytest.raises(UserError, match="no edge_label_index"):
         open_data(graphs, tmp_path, level="link")
-    data = GraphData(PyG(partial(Kept, rings()), root=str(tmp_path)))
+    data = GraphData(PyG(partial(CollatedDataset, rings()), root=str(tmp_path)))
     data.spread = True
     with pytest.raises(UserError, match="trainer=context_parallel"):
         data.open([])

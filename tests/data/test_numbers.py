@@ -23,8 +23,8 @@ from gt.errors import UserError
 from gt.layers import GINE, FeedForward, ParallelBlock
 from gt.losses import loss
 from gt.model import GraphTransformer
-from tests.data.modules import over
-from tests.data.own.pyg_datasets import Kept
+from tests.data.modules import make_data
+from tests.data.own.pyg_datasets import CollatedDataset
 
 GRAPHS = 40
 RING = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
@@ -71,7 +71,7 @@ def test_decades() -> None:
     assert decades(np.full((3, 1), np.nan)) == 0
 
 
-class Rings(Kept):
+class Rings(CollatedDataset):
     """Rings of four nodes: a feature around 500 and one of 0 or 1, an edge feature, and targets around 3,000."""
 
     def __init__(self, y: Any = None, level: str = "graph") -> None:
@@ -103,7 +103,7 @@ def test_graphs_are_scaled_by_the_training_split(tmp_path: Path, level: str) -> 
         assert batch.y.mean() > 2000
 
 
-class Ring(Kept):
+class Ring(CollatedDataset):
     """A single ring; the first nodes are for training and have smaller features and targets than the others."""
 
     def __init__(self, nodes: int, train: int) -> None:
@@ -139,7 +139,7 @@ def csv_graphs(folder: Path, targets: list[float], **options: Any) -> DataModule
     }
     for name, header in names.items():
         (folder / name).write_text(header + "\n".join(rows[name]) + "\n")
-    return over(GraphData, CSVGraphs, str(folder), root=str(folder / "root"), **options)
+    return make_data(GraphData, CSVGraphs, str(folder), root=str(folder / "root"), **options)
 
 
 def graph_files(folder: Path, targets: list[float], **options: Any) -> DataModule:
@@ -147,24 +147,24 @@ def graph_files(folder: Path, targets: list[float], **options: Any) -> DataModul
     graph = {"nodes": [{"id": 0, "size": 1.5}, {"id": 1, "size": 700.0}], "edges": [{"source": 0, "target": 1}]}
     lines = [json.dumps({"directed": False, "graph": {"price": y}, **graph}) for y in targets]
     path.write_text("\n".join(lines))
-    return over(GraphData, GraphFiles, str(path), root=str(folder / "root"), **options)
+    return make_data(GraphData, GraphFiles, str(path), root=str(folder / "root"), **options)
 
 
 def csv_nodes(folder: Path, targets: list[float], **options: Any) -> DataModule:
     (folder / "nodes.csv").write_text("node,size,y\n" + "".join(f"{n},{n + 0.5},{y}\n" for n, y in enumerate(targets)))
     (folder / "edges.csv").write_text("source,target\n0,1\n1,2\n")
-    return over(NodeData, CSVGraphs, str(folder), root=str(folder / "root"), **options)
+    return make_data(NodeData, CSVGraphs, str(folder), root=str(folder / "root"), **options)
 
 
 def pyg(folder: Path, targets: list[float], **options: Any) -> DataModule:
-    return over(GraphData, PyG, partial(Rings, y=torch.tensor(targets)[:, None]), root=str(folder), **options)
+    return make_data(GraphData, PyG, partial(Rings, y=torch.tensor(targets)[:, None]), root=str(folder), **options)
 
 
 def molecules(folder: Path, targets: list[float], **options: Any) -> DataModule:
     pytest.importorskip("rdkit")
     path = folder / "m.csv"
     path.write_text("smiles,price\n" + "".join(f"{'C' * (n + 1)}O,{y}\n" for n, y in enumerate(targets)))
-    return over(GraphData, Molecules, str(path), root=str(folder / "root"), split="random", processes=1, **options)
+    return make_data(GraphData, Molecules, str(path), root=str(folder / "root"), split="random", processes=1, **options)
 
 
 SOURCES = [csv_graphs, graph_files, csv_nodes, pyg, molecules]
@@ -212,7 +212,7 @@ def test_scaling_options_change_the_store_key(tmp_path: Path) -> None:
     assert len({str(csv_graphs(tmp_path, PRICES, **each).source.key()) for each in options}) == 3
 
 
-class Bonds(Kept):
+class Bonds(CollatedDataset):
     """Graphs whose class shows in a small feature, beside an uninformative one of up to 762."""
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ from gt.data import reading
 from gt.data import table as tables
 from gt.data.table import Table, plain, read_table
 from gt.errors import UserError
-from tests.data.tables_of import line_of
+from tests.data.tables_of import error_line
 
 needs_pyarrow = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="needs pyarrow")
 
@@ -73,7 +73,7 @@ def test_round_trip_of_the_csv_module_keeps_lines(seed: int, tmp_path: Path) -> 
 
 def test_rows_that_differ_in_length_from_the_header(tmp_path: Path) -> None:
     path = write_file(tmp_path / "a.csv", 'text,y\nC,1\nC,2,3\n"C\nC",3\nCC\nN,4\n"C"C,5\nO,6\n')
-    assert line_of(lambda: read_table(path)).startswith(f"{path}, line 3: 3 cells")
+    assert error_line(lambda: read_table(path)).startswith(f"{path}, line 3: 3 cells")
     table = read_table(path, lenient=True)
     assert table.columns["y"].tolist() == ["1", None, "3", None, "4", None, "6"]
     assert table.lines is not None
@@ -105,16 +105,16 @@ def test_rows_that_differ_in_length_from_the_header(tmp_path: Path) -> None:
 )
 def test_error_names_file_and_line(name: str, text: str | bytes, message: str, tmp_path: Path) -> None:
     path = write_file(tmp_path / name, text)
-    line = line_of(lambda: read_table(path))
+    line = error_line(lambda: read_table(path))
     assert line.startswith(str(path))
     assert message in line
 
 
 def test_missing_and_truncated_files(tmp_path: Path) -> None:
-    assert f"{tmp_path / 'a.csv'}: set data.path" in line_of(lambda: read_table(tmp_path / "a.csv"))
+    assert f"{tmp_path / 'a.csv'}: set data.path" in error_line(lambda: read_table(tmp_path / "a.csv"))
     path = write_file(tmp_path / "a.csv.gz", "a,b\n" + "1,2\n" * 1000)
     path.write_bytes(path.read_bytes()[:-9])
-    assert line_of(lambda: read_table(path)).startswith(f"{path} is incomplete")
+    assert error_line(lambda: read_table(path)).startswith(f"{path} is incomplete")
 
 
 def test_column_names(tmp_path: Path) -> None:

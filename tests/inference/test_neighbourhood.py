@@ -28,7 +28,7 @@ from tests.foreign import LinearAttention
 from tests.graphs import random_batch
 from tests.inference.test_whole_graph import BLOCKS
 from tests.inference.test_whole_graph import network as small_network
-from tests.runs import network, run_of
+from tests.runs import network, write_run
 
 NODES = 300
 HUB = 55  # reads several nodes
@@ -176,7 +176,7 @@ def run_on_papers(folder: Path, count: int, *overrides: str) -> Path:
     (folder / "mine" / "nodes.csv").write_text("\n".join(["node,size,label,split", *rows]))
     joined = [f"paper {n},paper {n + 1}" for n in range(count - 2)]  # the last paper has no edges
     (folder / "mine" / "edges.csv").write_text("\n".join(["source,target", *joined]))
-    return run_of(folder, CSVGraphs, network("encoding=none", *overrides), NodeData, path=str(folder / "mine"))
+    return write_run(folder, CSVGraphs, network("encoding=none", *overrides), NodeData, path=str(folder / "mine"))
 
 
 def explain_command(run: Path, *arguments: str, capsys) -> str:

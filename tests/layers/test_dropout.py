@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from gt import dropout as dropout_module
 from gt.dropout import Dropout, dropout
 from gt.native.library import obstacle, random_seed
-from tests.native_numbers import numbers
+from tests.native_numbers import random_numbers
 
 
 @pytest.fixture(autouse=True, params=["by a kernel", "by bits"])
@@ -29,8 +29,8 @@ def test_kernel_follows_the_reference_generator(implementation):
     seed = random_seed()
     torch.manual_seed(6)
     out = dropout(x, p)
-    random_numbers = torch.tensor(numbers(seed, 0, chunk) + numbers(seed, 1, len(x) - chunk))
-    torch.testing.assert_close(out, torch.where(random_numbers < round(p * 2**32), 0.0, x / (1 - p)))
+    draws = torch.tensor(random_numbers(seed, 0, chunk) + random_numbers(seed, 1, len(x) - chunk))
+    torch.testing.assert_close(out, torch.where(draws < round(p * 2**32), 0.0, x / (1 - p)))
 
 
 def test_kernel_saves_no_tensors_and_ignores_thread_count(implementation):

@@ -20,7 +20,7 @@ def _run_rank(rank: int, world: int, folder: Path, function: Callable[..., Any],
         dist.destroy_process_group()
 
 
-def on_ranks(world: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+def run_on_ranks(world: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """Run ``function(rank, world, *arguments)`` in ``world`` new processes; return the result of each rank."""
     multiprocessing.set_forkserver_preload(["torch_geometric.data", "gt.parallel", function.__module__])
     mp.start_processes(_run_rank, (world, folder, function, arguments), nprocs=world, start_method="forkserver")

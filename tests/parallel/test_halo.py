@@ -3,7 +3,7 @@
 import torch
 
 from gt.parallel.halo import Halo
-from tests.parallel.ranks import on_ranks
+from tests.parallel.ranks import run_on_ranks
 
 NODES = 12
 SHARES = {
@@ -48,7 +48,7 @@ def run_rank(rank, world):
 
 
 def test_halo_exchange_matches_one_process(tmp_path):
-    parts = on_ranks(3, tmp_path, run_rank)
+    parts = run_on_ranks(3, tmp_path, run_rank)
     for case, bounds in SHARES.items():
         x, (source, reader) = rows().requires_grad_(), edges(case)
         out = aggregate(x, source, reader)

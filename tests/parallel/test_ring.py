@@ -13,7 +13,7 @@ from gt.graph import path_graphs
 from gt.masks import Causal, Complete
 from gt.parallel import ring
 from gt.parallel.ring import Ring
-from tests.parallel.ranks import on_ranks
+from tests.parallel.ranks import run_on_ranks
 
 # nodes of each graph, and of each rank for 2 and for 3 ranks
 CASES = {
@@ -82,7 +82,7 @@ def largest_tensor(rank):
 
 
 def test_ring_attention_matches_one_process(tmp_path):
-    parts, largest = zip(*on_ranks(3, tmp_path, run_rank), strict=True)
+    parts, largest = zip(*run_on_ranks(3, tmp_path, run_rank), strict=True)
     assert max(largest) == 4 * 32 * 3 * 5  # that of the results; no scores of all pairs, no rows of all nodes
     for (name, (sizes, *_)), world, causal in product(CASES.items(), (2, 3), (False, True)):
         attention = partial(attend, pairs=(Causal() if causal else Complete())(path_graphs(sizes)), backend="dense")

@@ -30,7 +30,7 @@ from gt.masks import Causal, Complete, Hops, PerHead, RandomEdges, VirtualNodes,
 from gt.model import GraphTransformer
 from gt.schema import Schema
 from tests.graphs import random_batch
-from tests.parallel.ranks import on_ranks
+from tests.parallel.ranks import run_on_ranks
 
 SAMPLED = "some edges of a graph"
 BATCHES = {"one graph": (14,), SAMPLED: (14,), "many sizes": (1, 9, 4, 1, 6, 2), "fewer nodes than ranks": (2,)}
@@ -109,7 +109,7 @@ def run_rank(rank, world, dtype):
 # the C kernels only compute in 32 bits
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
 def test_sharded_network_matches_one_process(dtype, tolerance, tmp_path):
-    for case, *parts in zip(CASES, *on_ranks(3, tmp_path, partial(run_rank, dtype=dtype)), strict=True):
+    for case, *parts in zip(CASES, *run_on_ranks(3, tmp_path, partial(run_rank, dtype=dtype)), strict=True):
         outputs, targets, gradients = zip(*parts, strict=True)
         name, sizes, level = case
         net, batch = network(level, dtype, **MODELS[name]), example(sizes, level)

@@ -20,7 +20,7 @@ from gt.errors import UserError
 from gt.layers import attention_layers
 from gt.prediction.models import Models
 from tests.prediction.tables import single_graph_tables, write_tables
-from tests.runs import network, predictions, run_of
+from tests.runs import network, predictions, write_run
 
 SMALL = ("model=gps", "model.depth=2", "model.block.attention.heads=4", "mask.hops=1")
 NEW_TEXTS = ["word1 word2 word3", "  ", "word4", "word5 word1 word1 word2 word9 word3"]
@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = [" ".join(f"word{(n + step) % 10}" for step in range(1 + n % 6)) for n in range(60)]
     rows = [f"{text}\t{'good' if n % 2 else 'bad'}" for n, text in enumerate(words)]
     (folder / "mine.tsv").write_text("\n".join(["review\tlabel", *rows]))
-    return run_of(folder, TextClassification, network(*SMALL), path=str(folder / "mine.tsv"))
+    return write_run(folder, TextClassification, network(*SMALL), path=str(folder / "mine.tsv"))
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_nodes_of_mixed_graphs_keep_their_rows(tmp_path: Path) -> None:
     (tmp_path / "mine" / "nodes.csv").write_text("\n".join(["graph,node,kind,label", *nodes]))
     edges = [f"mol{graph},C{graph},O{graph}" for graph in range(10)]
     (tmp_path / "mine" / "edges.csv").write_text("\n".join(["graph,source,target", *edges]))
-    run = run_of(tmp_path, CSVGraphs, network(*SMALL), path=str(tmp_path / "mine"))
+    run = write_run(tmp_path, CSVGraphs, network(*SMALL), path=str(tmp_path / "mine"))
     out = tmp_path / "weights"
     table = predictions(run, f"data.path={tmp_path / 'mine'}", "--attention", str(out))
     arrays = np.load(f"{out}.npz")
@@ -137,7 +137,7 @@ def test_nodes_of_mixed_graphs_keep_their_rows(tmp_path: Path) -> None:
 def test_causal_weights_and_virtual_nodes(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("to be, or not to be\n" * 40)
     options = {"path": str(tmp_path / "a.txt"), "context": 20}
-    task = gt.load(run_of(tmp_path, Text, network("mask=causal", "model=gpt"), LanguageData, **options))
+    task = gt.load(write_run(tmp_path, Text, network("mask=causal", "model=gpt"), LanguageData, **options))
     first, second = task.attention(["to be", "or"])
     assert ("".join(first.labels), "".join(second.labels)) == ("to be", "or")
     assert (first.rows.tolist(), second.rows.tolist()) == ([0, 1, 2, 3, 4], [5, 6])
@@ -148,7 +148,7 @@ def test_causal_weights_and_virtual_nodes(tmp_path: Path) -> None:
     rows = [f"text number {n}\t{n % 2}" for n in range(40)]
     (tmp_path / "mine.tsv").write_text("\n".join(["text\tlabel", *rows]))
     net = network("mask=virtual")
-    task = gt.load(run_of(tmp_path / "virtual", TextClassification, net, path=str(tmp_path / "mine.tsv")))
+    task = gt.load(write_run(tmp_path / "virtual", TextClassification, net, path=str(tmp_path / "mine.tsv")))
     (first,) = task.attention(["text number"])
     assert len(first.labels) == 2
     count = task.net.virtual_nodes
@@ -175,13 +175,13 @@ def test_attention_without_weights_is_rejected(run: Path, tmp_path: Path) -> Non
         predictions(run, "--split", "test", "--attention", str(tmp_path / "taken.npz"))
     rows = [f"text number {n}\t{n % 2}" for n in range(40)]
     (tmp_path / "mine.tsv").write_text("\n".join(["text\tlabel", *rows]))
-    plain = run_of(tmp_path, TextClassification, network("model=gin"), path=str(tmp_path / "mine.tsv"))
+    plain = write_run(tmp_path, TextClassification, network("model=gin"), path=str(tmp_path / "mine.tsv"))
     with pytest.raises(UserError, match="no layer with pairwise attention"):
         predictions(plain, "--attention", str(out))
     nodes, edges = single_graph_tables()
     write_tables(tmp_path / "graph", nodes, edges, None)
     (tmp_path / "large").mkdir()
-    large = run_of(tmp_path / "large", CSVGraphs, network(), NodeData, path=str(tmp_path / "graph"))
+    large = write_run(tmp_path / "large", CSVGraphs, network(), NodeData, path=str(tmp_path / "graph"))
     with pytest.raises(UserError, match="a single graph"):
         predictions(large, "--attention", str(out))
     assert not out.exists()

@@ -27,9 +27,9 @@ from gt.prediction.export import (
 from gt.prediction.one_graph import OneGraph
 from gt.train.low_rank import add_low_rank
 from gt.train.network import encodings_of
-from tests.data.modules import over
+from tests.data.modules import make_data
 from tests.prediction.tables import graph_tables, write_tables
-from tests.runs import network, run_of
+from tests.runs import network, write_run
 
 
 def make_run(folder: Path, *overrides: str) -> tuple[Path, GraphData]:
@@ -41,8 +41,8 @@ def make_run(folder: Path, *overrides: str) -> tuple[Path, GraphData]:
         graphs = graphs[graphs["graph"] != older]
     write_tables(folder / "mine", nodes, edges, graphs)
     options = {"path": str(folder / "mine"), "undirected": True}
-    run = run_of(folder, CSVGraphs, network(*overrides), **options)
-    return run, over(GraphData, CSVGraphs, root=str(folder / "root"), **options)
+    run = write_run(folder, CSVGraphs, network(*overrides), **options)
+    return run, make_data(GraphData, CSVGraphs, root=str(folder / "root"), **options)
 
 
 @pytest.mark.slow
@@ -106,8 +106,8 @@ def test_exports_match_network_on_molecules_of_all_sizes(
         "fractions": [0.05, 0.05, 0.9],
         "processes": 1,
     }
-    run = run_of(tmp_path, Molecules, network("model.width=32", "model.depth=3", *overrides), **options)
-    data = over(GraphData, Molecules, root=str(tmp_path / "root"), **options)
+    run = write_run(tmp_path, Molecules, network("model.width=32", "model.depth=3", *overrides), **options)
+    data = make_data(GraphData, Molecules, root=str(tmp_path / "root"), **options)
     task = gt.load(run)
     data.open(encodings_of(task.hparams["config"]))
     by_size = sorted(single_graphs(data, 2000), key=lambda graph: graph.num_nodes)

@@ -13,7 +13,7 @@ from gt.data.own.csv_graphs import CSVGraphs
 from gt.data.own.graph_files import GraphFiles
 from gt.errors import UserError
 from tests.prediction.tables import as_graphml, as_json, graph_tables, single_graph_tables, write_tables
-from tests.runs import numbers, predictions, run_of
+from tests.runs import float_columns, predictions, write_run
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
@@ -22,7 +22,7 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 def tables_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tables")
     write_tables(folder / "mine", *graph_tables(request.param))
-    return run_of(folder, CSVGraphs, path=str(folder / "mine"), undirected=True)
+    return write_run(folder, CSVGraphs, path=str(folder / "mine"), undirected=True)
 
 
 def reversed_rows(tables: tuple[pd.DataFrame, ...], graphs: list[str]) -> tuple[pd.DataFrame, ...]:
@@ -44,7 +44,7 @@ def test_categories_of_new_tables_keep_their_codes(tables_run: Path, tmp_path: P
     table = predictions(tables_run, f"data.path={new}")
     assert table.columns.tolist() == ["split", "active", "graph", "prediction", "probability"]
     assert table["graph"].tolist() == list(split.index)[::-1]
-    np.testing.assert_allclose(numbers(table, "probability")[::-1], numbers(split, "probability"), **CLOSE)
+    np.testing.assert_allclose(float_columns(table, "probability")[::-1], float_columns(split, "probability"), **CLOSE)
 
 
 def test_table_of_graphs_is_optional(tables_run: Path, tmp_path: Path) -> None:
@@ -54,14 +54,16 @@ def test_table_of_graphs_is_optional(tables_run: Path, tmp_path: Path) -> None:
     )
     table = predictions(tables_run, f"data.path={write_tables(tmp_path / 'new', nodes, edges, None)}")
     assert table["graph"].tolist() == ["m25", "m24"]
-    np.testing.assert_allclose(numbers(table, "probability")[::-1], numbers(split, "probability")[:2], **CLOSE)
+    np.testing.assert_allclose(
+        float_columns(table, "probability")[::-1], float_columns(split, "probability")[:2], **CLOSE
+    )
 
 
 def test_text_of_digits_stays_text(tmp_path: Path) -> None:
     nodes, edges, graphs = graph_tables(with_numbers=False)
     for graph, element in (("m24", "01"), ("m25", "1")):
         nodes.loc[nodes["graph"] == graph, "element"] = element
-    run = run_of(tmp_path, CSVGraphs, path=str(write_tables(tmp_path / "mine", nodes, edges, graphs)))
+    run = write_run(tmp_path, CSVGraphs, path=str(write_tables(tmp_path / "mine", nodes, edges, graphs)))
     split = predictions(run, "--split", "test").set_index("graph")
     for graph in ("m24", "m25"):
         new = write_tables(tmp_path / graph, *reversed_rows((nodes, edges, graphs), [graph]))
@@ -74,7 +76,7 @@ def test_node_predictions_keep_file_order(tmp_path: Path) -> None:
     nodes, edges, graphs = graph_tables(with_numbers=True)
     nodes["label"] = np.arange(90) % 2
     graphs = graphs[["graph", "split"]]
-    run = run_of(tmp_path, CSVGraphs, path=str(write_tables(tmp_path / "mine", nodes, edges, graphs)))
+    run = write_run(tmp_path, CSVGraphs, path=str(write_tables(tmp_path / "mine", nodes, edges, graphs)))
     split = predictions(run, "--split", "test").set_index("node")
     new_nodes = nodes[nodes["graph"].isin(graphs["graph"][24:])].sort_values("charge")  # the rows of graphs are mixed
     new_edges = edges[edges["graph"].isin(graphs["graph"][24:])]
@@ -83,7 +85,7 @@ def test_node_predictions_keep_file_order(tmp_path: Path) -> None:
     )
     assert table["node"].tolist() == new_nodes["node"].tolist()
     table = table.set_index("node").loc[split.index]
-    np.testing.assert_allclose(numbers(table, "probability"), numbers(split, "probability"), **CLOSE)
+    np.testing.assert_allclose(float_columns(table, "probability"), float_columns(split, "probability"), **CLOSE)
 
 
 def test_graph_with_unknown_value_has_no_prediction(tables_run: Path, tmp_path: Path) -> None:
@@ -97,7 +99,9 @@ def test_graph_with_unknown_value_has_no_prediction(tables_run: Path, tmp_path: 
     assert list(table.index) == ["m27", "m26", "m25", "m24"]
     assert table["prediction"].astype(bool).tolist() == [False, True, True, False]
     np.testing.assert_allclose(
-        numbers(table.loc[["m26", "m25"]], "probability"), numbers(split.loc[["m26", "m25"]], "probability"), **CLOSE
+        float_columns(table.loc[["m26", "m25"]], "probability"),
+        float_columns(split.loc[["m26", "m25"]], "probability"),
+        **CLOSE,
     )
     reasons = pd.read_csv(tables_run.parent / "predicted.unreadable.csv").set_index("row")["reason"]
     assert set(reasons.index) == {0, 3}
@@ -117,20 +121,20 @@ def test_categories_of_new_graph_files_keep_their_codes(tmp_path: Path, ending: 
     write = {"json": lambda tables: json.dumps(as_json(tables)), "graphml": as_graphml}[ending]
     tables = graph_tables(with_numbers=False)
     (tmp_path / f"mine.{ending}").write_text(write(tables))
-    run = run_of(tmp_path, GraphFiles, path=str(tmp_path / f"mine.{ending}"))
+    run = write_run(tmp_path, GraphFiles, path=str(tmp_path / f"mine.{ending}"))
     split = predictions(run, "--split", "test")
     (tmp_path / f"new.{ending}").write_text(write(reversed_rows(tables, [f"m{n}" for n in range(24, 30)])))
     table = predictions(run, f"data.path={tmp_path / f'new.{ending}'}")
-    np.testing.assert_allclose(numbers(table, "probability")[::-1], numbers(split, "probability"), **CLOSE)
+    np.testing.assert_allclose(float_columns(table, "probability")[::-1], float_columns(split, "probability"), **CLOSE)
     (tmp_path / f"one.{ending}").write_text(write(reversed_rows((tables[0], tables[1], tables[2][["graph"]]), ["m24"])))
     one = predictions(run, f"data.path={tmp_path / f'one.{ending}'}")
-    np.testing.assert_allclose(numbers(one, "probability")[0], numbers(split, "probability")[0], **CLOSE)
+    np.testing.assert_allclose(float_columns(one, "probability")[0], float_columns(split, "probability")[0], **CLOSE)
 
 
 def test_edge_direction_must_match_training(tmp_path: Path) -> None:
     tables = graph_tables(with_numbers=False)
     (tmp_path / "mine.json").write_text(json.dumps(as_json(tables)))
-    run = run_of(tmp_path, GraphFiles, path=str(tmp_path / "mine.json"))
+    run = write_run(tmp_path, GraphFiles, path=str(tmp_path / "mine.json"))
     new = [graph | {"directed": True} for graph in as_json(tables)]
     (tmp_path / "new.json").write_text(json.dumps(new))
     with pytest.raises(UserError, match=r"new\.json.*data\.undirected=true"):
@@ -141,14 +145,14 @@ def test_edge_direction_must_match_training(tmp_path: Path) -> None:
 def test_every_node_of_a_new_graph_is_predicted(tmp_path: Path, capsys: Any) -> None:
     nodes, edges = single_graph_tables()
     write_tables(tmp_path / "mine", nodes, edges, None)
-    run = run_of(tmp_path, CSVGraphs, module=NodeData, path=str(tmp_path / "mine"))
+    run = write_run(tmp_path, CSVGraphs, module=NodeData, path=str(tmp_path / "mine"))
     split = predictions(run, "--split", "test").set_index("node")
     new_nodes = nodes.iloc[::-1].drop(columns=["label", "split"])
     table = predictions(run, f"data.path={write_tables(tmp_path / 'new', new_nodes, edges.iloc[::-1], None)}")
     assert table.columns.tolist() == ["node", "field", "prediction", "probability"]
     assert table["node"].tolist() == new_nodes["node"].tolist()
     table = table.set_index("node").loc[split.index]
-    np.testing.assert_allclose(numbers(table, "probability"), numbers(split, "probability"), **CLOSE)
+    np.testing.assert_allclose(float_columns(table, "probability"), float_columns(split, "probability"), **CLOSE)
     new_nodes["field"] = new_nodes["field"].replace("law", "sport")
     with pytest.raises(UserError, match=r"nodes\.csv, line \d+: 'field' is 'sport'"):
         predictions(run, f"data.path={write_tables(tmp_path / 'strange', new_nodes, edges, None)}")
@@ -165,12 +169,12 @@ def test_new_nodes_without_features_use_degrees(tmp_path: Path) -> None:
         (tmp_path / name).write_text(json.dumps({"directed": True, **graph}))
         return str(tmp_path / name)
 
-    run = run_of(tmp_path, GraphFiles, module=NodeData, path=write("mine.json", nodes))
+    run = write_run(tmp_path, GraphFiles, module=NodeData, path=write("mine.json", nodes))
     split = predictions(run, "--split", "test").set_index("node")
     new_nodes = nodes.drop(columns="split").iloc[::-1]
     new_nodes["label"] = np.array([label if label == "u" else None for label in new_nodes["label"]], dtype=object)
     table = predictions(run, f"data.path={write('new.json', new_nodes)}").set_index("node").loc[split.index]
-    np.testing.assert_allclose(numbers(table, "probability"), numbers(split, "probability"), **CLOSE)
+    np.testing.assert_allclose(float_columns(table, "probability"), float_columns(split, "probability"), **CLOSE)
     # a degree above those in training counts as the largest of these
     hub = pd.DataFrame({"source": nodes["node"][1:], "target": "p0"})
     edges = pd.concat([edges[edges["target"] != "p0"], hub])

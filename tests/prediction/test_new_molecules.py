@@ -11,7 +11,7 @@ import pytest
 from gt.cli.explanation_page import molecule
 from gt.errors import UserError
 from gt.prediction.labels import atoms_of
-from tests.runs import network, numbers, predictions, run_of
+from tests.runs import float_columns, network, predictions, write_run
 
 pytest.importorskip("rdkit")
 from gt.data.molecules.molecules import Molecules
@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("molecules")
     table = pd.DataFrame({"smiles": SMILES, "logS": np.arange(30) * 100.5, "split": SPLIT})
     table.to_csv(folder / "mine.csv", index=False)
-    return run_of(folder, Molecules, path=str(folder / "mine.csv"), processes=1)
+    return write_run(folder, Molecules, path=str(folder / "mine.csv"), processes=1)
 
 
 def test_rdkit_warnings_are_suppressed(capfd: Any) -> None:
@@ -51,7 +51,7 @@ def test_new_file_of_test_rows_matches_split(run: Path, capsys: Any) -> None:
     table = predictions(run, write_csv(run, "\n".join(["id,smiles,logS", *rows[::-1]])))
     assert table.columns.tolist() == ["id", "smiles", "logS", "prediction"]
     assert table["id"].tolist() == ["n4", "n3", "n2", "n1", "n0"]
-    np.testing.assert_allclose(numbers(table, "prediction")[::-1], numbers(split, "prediction"), **CLOSE)
+    np.testing.assert_allclose(float_columns(table, "prediction")[::-1], float_columns(split, "prediction"), **CLOSE)
     repeated = re.findall(r"[\d.]+", capsys.readouterr().out.partition(".csv")[2])
     assert scores
     np.testing.assert_allclose(np.array(repeated, float), np.array(scores, float), rtol=1e-6)
@@ -96,14 +96,14 @@ def test_ensemble_with_different_molecule_columns(run: Path, tmp_path: Path) -> 
         data = pd.DataFrame({name: SMILES, "logS": np.arange(30) / 8, "split": SPLIT})
         data.to_csv(tmp_path / name / "mine.csv", index=False)
         options = {"path": str(tmp_path / name / "mine.csv"), "processes": 1}
-        runs[name] = run_of(tmp_path / name, Molecules, network("encoding=[rwse]", "encoding.rwse.dim=4"), **options)
+        runs[name] = write_run(tmp_path / name, Molecules, network("encoding=[rwse]", "encoding.rwse.dim=4"), **options)
     for new in (["--split", "test"], [write_csv(run, "molecule\nCCO\nCCN\n")]):
-        each = [numbers(predictions(folder, *new), "prediction") for folder in runs.values()]
+        each = [float_columns(predictions(folder, *new), "prediction") for folder in runs.values()]
         table = predictions(runs["smiles"], str(runs["compound"]), *new)
-        np.testing.assert_allclose(numbers(table, "prediction"), np.mean(each, 0), **CLOSE)
+        np.testing.assert_allclose(float_columns(table, "prediction"), np.mean(each, 0), **CLOSE)
     moved = predictions(runs["smiles"], f"data.path={tmp_path / 'compound' / 'mine.csv'}", "--split", "test")
     expected = predictions(runs["smiles"], "--split", "test")
-    np.testing.assert_allclose(numbers(moved, "prediction"), numbers(expected, "prediction"), **CLOSE)
+    np.testing.assert_allclose(float_columns(moved, "prediction"), float_columns(expected, "prediction"), **CLOSE)
 
 
 def test_predicted_file_can_be_predicted_again(run: Path) -> None:
@@ -132,7 +132,7 @@ def test_read_only_root_and_no_files_left_behind(run: Path, tmp_path: Path, monk
 def test_labels_are_scored_by_training_classes(tmp_path: Path, no: str, yes: str, capsys: Any) -> None:
     data = pd.DataFrame({"smiles": SMILES, "label": [(no, yes)[n % 2] for n in range(30)], "split": SPLIT})
     data.to_csv(tmp_path / "mine.csv", index=False)
-    run = run_of(tmp_path, Molecules, path=str(tmp_path / "mine.csv"), processes=1)
+    run = write_run(tmp_path, Molecules, path=str(tmp_path / "mine.csv"), processes=1)
     predictions(run, "--split", "test")
     score = capsys.readouterr().out.splitlines()[-1].partition(".csv")[2]
     data[data["split"] == "test"].iloc[::-1].to_csv(tmp_path / "new.csv", index=False)
@@ -143,7 +143,7 @@ def test_labels_are_scored_by_training_classes(tmp_path: Path, no: str, yes: str
 def test_classes_keep_their_names_in_partial_file(tmp_path: Path, capsys: Any) -> None:
     data = pd.DataFrame({"smiles": SMILES, "label": [("low", "mid", "high")[n % 3] for n in range(30)]})
     data.to_csv(tmp_path / "mine.csv", index=False)
-    run = run_of(tmp_path, Molecules, path=str(tmp_path / "mine.csv"), processes=1, split="random")
+    run = write_run(tmp_path, Molecules, path=str(tmp_path / "mine.csv"), processes=1, split="random")
     every = predictions(run, "--split", "all")
     data[data["label"] == "mid"].to_csv(tmp_path / "new.csv", index=False)
     table = predictions(run, f"data.path={tmp_path / 'new.csv'}")
@@ -154,7 +154,7 @@ def test_classes_keep_their_names_in_partial_file(tmp_path: Path, capsys: Any) -
 
 def test_molecule_beyond_position_table_has_no_prediction(tmp_path: Path) -> None:
     pd.DataFrame({"smiles": SMILES, "y": np.arange(30) / 8, "split": SPLIT}).to_csv(tmp_path / "mine.csv", index=False)
-    run = run_of(tmp_path, Molecules, network("encoding=learned"), path=str(tmp_path / "mine.csv"), processes=1)
+    run = write_run(tmp_path, Molecules, network("encoding=learned"), path=str(tmp_path / "mine.csv"), processes=1)
     (tmp_path / "new.csv").write_text(f"smiles\nCCO\n{'C' * 300}\nCCN\n")
     table = predictions(run, f"data.path={tmp_path / 'new.csv'}")
     assert table["prediction"].astype(bool).tolist() == [True, False, True]

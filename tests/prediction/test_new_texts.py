@@ -12,7 +12,7 @@ from gt.data.text.classification import TextClassification
 from gt.data.text.corpus import Text
 from gt.data.text.language import LanguageData
 from gt.errors import UserError
-from tests.runs import network, numbers, predictions, run_of
+from tests.runs import float_columns, network, predictions, write_run
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
@@ -24,7 +24,7 @@ def text_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng, words = np.random.default_rng(0), [f"word{n}" for n in range(40)]
     rows = [f"{' '.join(rng.choice(words, 6))}\t{'good' if n % 2 else 'bad'}" for n in range(60)]
     (folder / "mine.tsv").write_text("\n".join(["review\tlabel", *rows]) + "\n")
-    return run_of(folder, TextClassification, path=str(folder / "mine.tsv"), vocabulary=30)
+    return write_run(folder, TextClassification, path=str(folder / "mine.tsv"), vocabulary=30)
 
 
 def test_new_texts_use_the_training_tokenizer(text_run: Path, capsys: Any) -> None:
@@ -37,7 +37,7 @@ def test_new_texts_use_the_training_tokenizer(text_run: Path, capsys: Any) -> No
     assert table.columns.tolist() == ["number", "label", "review", "prediction", "probability"]
     assert table["number"].tolist() == list(map(str, range(len(split))))
     assert table["prediction"].tolist() == split["prediction"].tolist()
-    np.testing.assert_allclose(numbers(table, "probability"), numbers(split, "probability"), **CLOSE)
+    np.testing.assert_allclose(float_columns(table, "probability"), float_columns(split, "probability"), **CLOSE)
     assert capsys.readouterr().out.partition(".csv")[2] == scores != ""
 
 
@@ -61,7 +61,7 @@ def test_unlabelled_texts_are_predicted(text_run: Path, name: str, capsys: Any) 
 def test_training_options_need_not_be_repeated(tmp_path: Path) -> None:
     rows = [f"this is text {n} of many words\t{'good' if n % 2 else 'bad'}" for n in range(40)]
     (tmp_path / "mine.tsv").write_text("\n".join(["text\tlabel", *rows]))
-    run = run_of(tmp_path, TextClassification, path=str(tmp_path / "mine.tsv"), longest=4, tokens="bytes")
+    run = write_run(tmp_path, TextClassification, path=str(tmp_path / "mine.tsv"), longest=4, tokens="bytes")
     every = predictions(run, "--split", "all")
     path = f"data.path={tmp_path / 'mine.tsv'}"
     assert predictions(run, "data=text_classification", path).equals(every)
@@ -81,7 +81,7 @@ def test_file_with_only_a_header(text_run: Path) -> None:
 def test_header_is_recognised_by_training_columns(tmp_path: Path, capsys: Any) -> None:
     rows = [f"this is text {n},{'good' if n % 2 else 'bad'}" for n in range(40)]
     (tmp_path / "mine.csv").write_text("\n".join(["phrase,polarity", *rows]))
-    run = run_of(tmp_path, TextClassification, path=str(tmp_path / "mine.csv"))
+    run = write_run(tmp_path, TextClassification, path=str(tmp_path / "mine.csv"))
     capsys.readouterr()
     path = tmp_path / "new.csv"
     for header in ("id,phrase", "author,phrase"):
@@ -112,7 +112,7 @@ def test_unknown_label_is_not_scored(text_run: Path, capsys: Any) -> None:
 def test_changed_file_is_rejected_as_training_data(tmp_path: Path) -> None:
     rows = [f"this is text {n}\t{'good' if n % 2 else 'bad'}" for n in range(40)]
     (tmp_path / "mine.tsv").write_text("\n".join(["text\tlabel", *rows]))
-    run = run_of(tmp_path, TextClassification, path=str(tmp_path / "mine.tsv"))
+    run = write_run(tmp_path, TextClassification, path=str(tmp_path / "mine.tsv"))
     (tmp_path / "mine.tsv").write_text("\n".join(["text\tlabel", *rows[::-1], "another word\tgood"]))
     with pytest.raises(UserError, match="--split all"):
         predictions(run, "--split", "test")
@@ -121,7 +121,7 @@ def test_changed_file_is_rejected_as_training_data(tmp_path: Path) -> None:
 
 def test_characters_use_the_training_vocabulary(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("to be, or not to be\n" * 40)
-    run = run_of(tmp_path, Text, network("mask=causal"), LanguageData, path=str(tmp_path / "a.txt"), context=8)
+    run = write_run(tmp_path, Text, network("mask=causal"), LanguageData, path=str(tmp_path / "a.txt"), context=8)
     (tmp_path / "b.txt").write_text("to be, or not to be\n" * 4)  # the validation text, with the same characters
     split = predictions(run, "--split", "valid")
     (tmp_path / "c.txt").write_text("not\n" * 9)

@@ -27,9 +27,9 @@ from gt.errors import UserError
 from gt.train import checkpoint
 from gt.train.network import encodings_of
 from tests.data.large.small_links import NODES, Links
-from tests.data.modules import over
+from tests.data.modules import make_data
 from tests.prediction.tables import as_json, graph_tables, single_graph_tables, write_tables
-from tests.runs import network, predictions, run_folder, run_of
+from tests.runs import network, predictions, run_folder, write_run
 
 CLOSE = {"rtol": 0, "atol": 1e-6}
 SMILES = [f"{'C' * (n % 7 + 1)}{end}" for n in range(10) for end in ("O", "N", "Cl")]
@@ -64,9 +64,11 @@ def test_molecules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     split = ["train"] * 20 + ["valid"] * 5 + ["test"] * 5
     pd.DataFrame({"smiles": SMILES, "logS": np.arange(30) * 0.1, "split": split}).to_csv(tmp_path / "a.csv")
     options = {"path": str(tmp_path / "a.csv"), "target": "logS", "processes": 1}
-    run = run_of(tmp_path, Molecules, network("encoding=[rwse]", "encoding.rwse.dim=4"), **options)
+    run = write_run(tmp_path, Molecules, network("encoding=[rwse]", "encoding.rwse.dim=4"), **options)
     expected = (
-        training_outputs(run, over(GraphData, Molecules, root=str(tmp_path / "root"), **options))[:, 0].sort().values
+        training_outputs(run, make_data(GraphData, Molecules, root=str(tmp_path / "root"), **options))[:, 0]
+        .sort()
+        .values
     )
     (tmp_path / "new.csv").write_text("\n".join(["smiles", *SMILES[25:]]))
     from_command = predictions(run, f"data.path={tmp_path / 'new.csv'}")
@@ -106,8 +108,8 @@ def test_networkx_and_pyg_graphs(tmp_path: Path) -> None:
     tables = graph_tables(with_numbers=True)
     (tmp_path / "mine.json").write_text(json.dumps(as_json(tables)))
     options = {"path": str(tmp_path / "mine.json")}
-    run = run_of(tmp_path, GraphFiles, network("encoding=[rwse]", "encoding.rwse.dim=4"), **options)
-    data = over(GraphData, GraphFiles, root=str(tmp_path / "root"), **options)
+    run = write_run(tmp_path, GraphFiles, network("encoding=[rwse]", "encoding.rwse.dim=4"), **options)
+    data = make_data(GraphData, GraphFiles, root=str(tmp_path / "root"), **options)
     expected = certainty(training_outputs(run, data))
     graphs = [nx.node_link_graph(each, edges="links") for each in as_json(tables)[24:]]
     table = gt.load(run).predict(graphs, probabilities=True)
@@ -130,8 +132,8 @@ def test_nodes_of_one_graph_and_of_several(tmp_path: Path) -> None:
     nodes, edges = single_graph_tables()
     write_tables(tmp_path / "mine", nodes, edges, None)
     options = {"path": str(tmp_path / "mine")}
-    run = run_of(tmp_path, CSVGraphs, network("encoding=[rwse]", "encoding.rwse.dim=4"), NodeData, **options)
-    data = over(NodeData, CSVGraphs, root=str(tmp_path / "root"), **options)
+    run = write_run(tmp_path, CSVGraphs, network("encoding=[rwse]", "encoding.rwse.dim=4"), NodeData, **options)
+    data = make_data(NodeData, CSVGraphs, root=str(tmp_path / "root"), **options)
     expected = training_outputs(run, data).softmax(1).max(1).values
     graph = nx.DiGraph()
     for record in nodes.drop(columns=["label", "split"]).to_dict("records"):
@@ -181,8 +183,8 @@ def test_texts(tmp_path: Path) -> None:
     rows = [f"{text}\t{'good' if n % 2 else 'bad'}" for n, text in enumerate(texts)]
     (tmp_path / "mine.tsv").write_text("\n".join(["text\tlabel", *rows]))
     options = {"path": str(tmp_path / "mine.tsv"), "longest": 5}
-    run = run_of(tmp_path, TextClassification, **options)
-    data = over(GraphData, TextClassification, root=str(tmp_path / "root"), **options)
+    run = write_run(tmp_path, TextClassification, **options)
+    data = make_data(GraphData, TextClassification, root=str(tmp_path / "root"), **options)
     expected, split = training_outputs(run, data), predictions(run, "--split", "test")
     with pytest.warns(UserWarning, match="item 4"):
         table = gt.load(run).predict([*split["text"], " "])
@@ -194,8 +196,8 @@ def test_next_tokens(tmp_path: Path) -> None:
     text = "to be, or not to be\n" * 40
     (tmp_path / "a.txt").write_text(text)
     options = {"path": str(tmp_path / "a.txt"), "context": 20}
-    run = run_of(tmp_path, Text, network("mask=causal"), LanguageData, **options)
-    data = over(LanguageData, Text, root=str(tmp_path / "root"), **options)
+    run = write_run(tmp_path, Text, network("mask=causal"), LanguageData, **options)
+    data = make_data(LanguageData, Text, root=str(tmp_path / "root"), **options)
     expected = training_outputs(run, data, "valid")[-20:].softmax(1).max(1).values
     table = gt.load(run).predict(["to be, or not to be\n", "to be"])
     assert "".join(table["token"]) == "to be, or not to be\nto be"
@@ -205,7 +207,7 @@ def test_next_tokens(tmp_path: Path) -> None:
 def test_unreadable_items_are_rejected(tmp_path: Path) -> None:
     rows = [f"text number {n}\t{n % 2}" for n in range(40)]
     (tmp_path / "mine.tsv").write_text("\n".join(["text\tlabel", *rows]))
-    task = gt.load(run_of(tmp_path, TextClassification, path=str(tmp_path / "mine.tsv")))
+    task = gt.load(write_run(tmp_path, TextClassification, path=str(tmp_path / "mine.tsv")))
     for items, message in (([], "none"), ([3], "int"), (["a", nx.path_graph(2)], "one kind")):
         with pytest.raises(UserError, match=message):
             task.predict(items)
@@ -216,7 +218,7 @@ def test_unreadable_items_are_rejected(tmp_path: Path) -> None:
 def test_wandb_artifact_is_loaded_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [f"text number {n}\t{n % 2}" for n in range(40)]
     (tmp_path / "mine.tsv").write_text("\n".join(["text\tlabel", *rows]))
-    run = run_of(tmp_path, TextClassification, path=str(tmp_path / "mine.tsv"))
+    run = write_run(tmp_path, TextClassification, path=str(tmp_path / "mine.tsv"))
     requested: list[str] = []
 
     class Api:
@@ -242,7 +244,7 @@ def test_model_of_pyg_molecules_does_not_read_smiles(tmp_path: Path) -> None:
     for number, graph in enumerate(graphs):
         graph.y = torch.tensor([float(number)])
     torch.save(graphs, tmp_path / "graphs.pt")
-    task = gt.load(run_of(tmp_path, PyG, network("encoding=none"), path=str(tmp_path / "graphs.pt")))
+    task = gt.load(write_run(tmp_path, PyG, network("encoding=none"), path=str(tmp_path / "graphs.pt")))
     assert len(task.schema.node_vocab) == 9
     assert task.predict(graphs[:3])["prediction"].notna().all()
     with pytest.raises(UserError, match="neither texts nor molecules"):

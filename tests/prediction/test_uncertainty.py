@@ -8,7 +8,7 @@ import pytest
 
 from gt.data.text.classification import TextClassification
 from gt.errors import UserError
-from tests.runs import network, numbers, predictions, run_of
+from tests.runs import float_columns, network, predictions, write_run
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     net = network("model.block.dropout=0.2")
     for seed in range(2):
         (folder / "sweep" / str(seed)).mkdir(parents=True)
-        run = run_of(folder / "sweep" / str(seed), TextClassification, net, path=str(folder / "mine.tsv"), seed=seed)
+        run = write_run(folder / "sweep" / str(seed), TextClassification, net, path=str(folder / "mine.tsv"), seed=seed)
         run.rename(folder / "moved")
         (folder / "sweep" / str(seed)).rename(folder / f"root-{seed}")
         (folder / "moved").rename(folder / "sweep" / str(seed))
@@ -29,12 +29,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_folder_of_runs_is_an_ensemble(runs: Path, capsys: Any) -> None:
-    each = [numbers(predictions(run, "--probabilities"), *PROBABILITIES) for run in (runs / "0", runs / "1")]
+    each = [float_columns(predictions(run, "--probabilities"), *PROBABILITIES) for run in (runs / "0", runs / "1")]
     table = predictions(runs, "--probabilities")
-    np.testing.assert_allclose(numbers(table, *PROBABILITIES), np.mean(each, 0), atol=1e-6)
+    np.testing.assert_allclose(float_columns(table, *PROBABILITIES), np.mean(each, 0), atol=1e-6)
     best = table["prediction"].astype(int).to_numpy()[:, None]
     deviation = np.take_along_axis(np.std(each, 0, ddof=1), best, 1)
-    np.testing.assert_allclose(numbers(table, "deviation"), deviation, atol=1e-6)
+    np.testing.assert_allclose(float_columns(table, "deviation"), deviation, atol=1e-6)
     assert "2 models" in capsys.readouterr().out
     assert predictions(runs / "0", str(runs / "1"), "--probabilities").equals(table)
 
@@ -46,7 +46,7 @@ def test_dropout_calibration_and_sets_of_new_data(runs: Path, tmp_path: Path, ca
     (tmp_path / "new.tsv").write_text("text\na b c\nd e f\n\n")
     options = ("--dropout", "4", "--calibrate", "--level", "0.8")
     table = predictions(runs / "0", f"data.path={tmp_path / 'new.tsv'}", *options)
-    assert (numbers(table, "deviation") > 0).all()
+    assert (float_columns(table, "deviation") > 0).all()
     assert all({*row.split(" | ")} <= {"0", "1", "2"} for row in table["set"])
     output = capsys.readouterr().out
     assert "temperature" in output

@@ -15,7 +15,7 @@ import gt
 import gt.data.own.known
 from gt.data.own.graph_files import GraphFiles
 from gt.errors import UserError
-from tests.runs import numbers, predictions, run_of
+from tests.runs import float_columns, predictions, write_run
 
 Graph = dict[str, Any]
 
@@ -34,7 +34,7 @@ def make_graph(number: int, **attributes: Any) -> Graph:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("graphs")
     (folder / "mine.json").write_text(json.dumps([make_graph(n, active=n % 2) for n in range(40)]))
-    return run_of(folder, GraphFiles, path=str(folder / "mine.json"))
+    return write_run(folder, GraphFiles, path=str(folder / "mine.json"))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def categories_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for node in (node for each in graphs for node in each["nodes"]):
         del node["place"]
     (folder / "mine.json").write_text(json.dumps(graphs))
-    return run_of(folder, GraphFiles, path=str(folder / "mine.json"))
+    return write_run(folder, GraphFiles, path=str(folder / "mine.json"))
 
 
 def set_first_node(**changes: Any) -> Callable[[Graph], None]:
@@ -109,7 +109,7 @@ def test_unreadable_graph_is_listed_and_others_are_predicted(
     others = np.arange(5) != place
     assert table["prediction"].tolist()[place] == ""
     np.testing.assert_allclose(
-        numbers(table[others], "probability"), numbers(expected[others], "probability"), rtol=1e-5
+        float_columns(table[others], "probability"), float_columns(expected[others], "probability"), rtol=1e-5
     )
 
 
@@ -126,7 +126,7 @@ def test_words_among_integers_leave_categories_unchanged(categories_run: Path, t
     assert "'ring' is '99', which the model has not learned: each whole number is its own category" in reasons[1]
     good = [0, 3]
     np.testing.assert_allclose(
-        numbers(table.loc[good], "probability"), numbers(expected.loc[good], "probability"), rtol=1e-5
+        float_columns(table.loc[good], "probability"), float_columns(expected.loc[good], "probability"), rtol=1e-5
     )
 
 
@@ -140,7 +140,7 @@ def test_unused_attributes_may_be_anything(run: Path, tmp_path: Path) -> None:
     (tmp_path / "new.json").write_text(json.dumps(graphs))
     table = predictions(run, f"data.path={tmp_path / 'new.json'}")
     assert table["note"].tolist() == ["1", "a", "[1, 2]", "{'b': 3}", ""]
-    np.testing.assert_allclose(numbers(table, "probability"), numbers(expected, "probability"), rtol=1e-5)
+    np.testing.assert_allclose(float_columns(table, "probability"), float_columns(expected, "probability"), rtol=1e-5)
 
 
 def test_unreadable_networkx_graphs_are_reported(run: Path) -> None:

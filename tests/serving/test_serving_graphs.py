@@ -11,7 +11,7 @@ from gt.prediction.trained import Trained
 from gt.serving.app import Limits, service
 from tests.prediction.test_unreadable_graphs import Graph, remove_nodes, set_first_node
 from tests.prediction.test_unreadable_graphs import make_graph as made
-from tests.runs import run_of
+from tests.runs import write_run
 from tests.serving.test_serving import predict_request, send
 
 
@@ -37,7 +37,7 @@ def without_node_attribute(name: str) -> Graph:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("served")
     (folder / "mine.json").write_text(json.dumps([made(n, active=n % 2) for n in range(40)]))
-    return gt.load(run_of(folder, GraphFiles, path=str(folder / "mine.json")))
+    return gt.load(write_run(folder, GraphFiles, path=str(folder / "mine.json")))
 
 
 TWICE = [{"source": 0, "target": 1, "key": key, "bond": bond} for key, bond in enumerate("ab")]

@@ -21,12 +21,12 @@ from gt.model import GraphTransformer
 from gt.train.baseline import Evaluated, baseline, defined_criterion, losing_metric, reasons
 from gt.train.feed import Feed
 from gt.train.task import Task
-from tests.data.modules import over
-from tests.data.own.pyg_datasets import Kept
+from tests.data.modules import make_data
+from tests.data.own.pyg_datasets import CollatedDataset
 from tests.small_runs import train, write_graphs
 
 
-class Paths(Kept):
+class Paths(CollatedDataset):
     """Paths of 2 to 9 nodes, so that batches are of similar size; the targets are given, or the graph's index."""
 
     def __init__(self, targets: list[float] | None = None, size: float = 1.0) -> None:
@@ -41,7 +41,7 @@ class Paths(Kept):
 
 def open_paths(folder: Path, targets: list[float] | None = None, size: float = 1.0, **options: Any) -> DataModule:
     make = partial(Paths, targets, size)
-    data = over(GraphData, PyG, make, root=str(folder), fractions=(0.4, 0.3, 0.3), **options, batch_size=3)
+    data = make_data(GraphData, PyG, make, root=str(folder), fractions=(0.4, 0.3, 0.3), **options, batch_size=3)
     data.open([])
     return data
 

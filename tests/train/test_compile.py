@@ -138,7 +138,7 @@ def test_timing_leaves_the_network_unchanged(tmp_path, monkeypatch):
     before = {name: value.clone() for name, value in net.state_dict().items()}
     batch = next(iter(data.loader("train")))
     state = torch.random.get_rng_state()
-    times = compiling.time_steps(net, lambda: batch, torch.enable_grad)
+    times = compiling.time_steps(net, lambda: batch, torch.enable_grad, "default")
     assert set(times) == {"as it is", "compiled"}
     assert all(seconds > 0 for seconds in times.values())
     assert torch.equal(state, torch.random.get_rng_state())
@@ -147,9 +147,11 @@ def test_timing_leaves_the_network_unchanged(tmp_path, monkeypatch):
 
 
 def test_unsupported_compile_options_are_rejected(tmp_path, monkeypatch):
-    task = SimpleNamespace(compile="default", world_size=2)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    trainer = SimpleNamespace(compile="default", world_size=2, strategy=strategy)
     with pytest.raises(UserError, match="Clusters"):
-        compiling.compile_network(task, nn.Linear(1, 1), SimpleNamespace(sampler=Clusters()), tmp_path)
+        compiling.compile_network(trainer, nn.Linear(1, 1), SimpleNamespace(sampler=Clusters()), tmp_path)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    trainer.compile = True
     with pytest.raises(UserError, match=r"trainer\.compile=default"):
-        compiling.compile_network(SimpleNamespace(compile=True, world_size=2), nn.Linear(1, 1), object(), tmp_path)
+        compiling.compile_network(trainer, nn.Linear(1, 1), object(), tmp_path)

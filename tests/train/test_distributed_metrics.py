@@ -8,7 +8,7 @@ from gt.data.ogb.link_metric import Hits, ReciprocalRank
 from gt.data.ogb.metric import OGBAccuracy, OGBMetric
 from gt.metrics import LabelledMetric, metrics
 from gt.schema import Schema
-from tests.parallel.ranks import on_ranks
+from tests.parallel.ranks import run_on_ranks
 
 BOUNDS = (0, 38, 38, 60)  # of the shares of three processes, one of which is empty
 
@@ -52,7 +52,7 @@ def compute_on_rank(rank, world):
 
 
 def test_ranks_agree_with_single_process(tmp_path):
-    ranks = on_ranks(3, tmp_path, compute_on_rank)
+    ranks = run_on_ranks(3, tmp_path, compute_on_rank)
     for name, metric, prediction, target in cases():
         metric.update(prediction, target)
         for rank in ranks:

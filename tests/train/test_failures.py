@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from gt.errors import UserError
 from gt.train.failures import explained
-from tests.parallel.ranks import on_ranks
+from tests.parallel.ranks import run_on_ranks
 
 LARGE = 1 << 50  # bytes, more than any machine has
 
@@ -101,7 +101,7 @@ def exit_or_reduce(rank, world):
 
 
 def test_lost_process_is_reported(tmp_path):
-    assert on_ranks(2, tmp_path, exit_or_reduce)[1].startswith("another process of this run was lost: ")
+    assert run_on_ranks(2, tmp_path, exit_or_reduce)[1].startswith("another process of this run was lost: ")
 
 
 def test_internal_errors_are_not_swallowed():

@@ -20,7 +20,7 @@ from contextlib import nullcontext
 from datetime import timedelta
 from torch.distributed import TCPStore
 from gt.train import interrupts
-interrupts.UNHEARD = 0.2
+interrupts.UNHANDLED_AFTER = 0.2
 with interrupts.interrupts.watched(), {}:
     print("waits", flush=True)
     TCPStore("127.0.0.1", 0, 2, True, timedelta(seconds=60))  # lets no handler run
@@ -75,7 +75,7 @@ BUSY = """
 import hashlib
 import time
 from gt.train import interrupts
-interrupts.UNHEARD = 0.2
+interrupts.UNHANDLED_AFTER = 0.2
 with interrupts.interrupts.watched():
     interrupts.interrupts.hold()
     print("works", flush=True)

@@ -228,7 +228,7 @@ EXPERIMENTS = ("cora_gcn", "gps_molhiv", "molhiv_gnn_plus", "molhiv_gps", "shake
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_experiment_trains_a_step_and_reports(experiment, text, tmp_path):
-    ogb_files.write(tmp_path / "ogbg_molhiv", [0, 1, 0, 1])
+    ogb_files.write_molecules(tmp_path / "ogbg_molhiv", [0, 1, 0, 1])
     planetoid_files.write_planetoid(tmp_path / "data" / "pyg" / "Cora" / "raw", "cora")
     source = f"data.path={text}" if "data: text" in (ROOT / f"configs/experiment/{experiment}.yaml").read_text() else ""
     completed = train(f"experiment={experiment}", source or f"data.root={tmp_path}", "logger=csv",

@@ -18,9 +18,9 @@ from gt.schema import Schema
 from gt.train.breakdown import Breakdown
 from gt.train.extremes import sample_losses
 from gt.train.figures import MAX_TARGETS, prediction_figure
-from tests.data.modules import over
-from tests.data.tables_of import write
-from tests.runs import numbers, predictions, run_of
+from tests.data.modules import make_data
+from tests.data.tables_of import write_tables
+from tests.runs import float_columns, predictions, write_run
 from tests.small_runs import train
 
 UNITS = Schema(
@@ -45,7 +45,7 @@ def nodes_run(tmp_path: Path, capsys: Any) -> tuple[Path, str]:
         data |= {"age": 20 + node % 7 + 0.5, "kind": "ab"[node % 2], "score": 1000.0 * node}
     nx.write_graphml(graph, tmp_path / "g.graphml")
     options: dict[str, Any] = {"path": str(tmp_path / "g.graphml"), "target": ["score", "age"]}
-    run = run_of(tmp_path, GraphFiles, module=NodeData, **options)
+    run = write_run(tmp_path, GraphFiles, module=NodeData, **options)
     return run, capsys.readouterr().out
 
 
@@ -56,13 +56,13 @@ def test_targets_keep_requested_order_and_names(nodes_run: tuple[Path, str], cap
     names = ["prediction_score", "prediction_age", "target_score", "target_age"]
     assert table.columns.tolist() == ["node", *names]
     node = table["node"].astype(int).to_numpy()
-    np.testing.assert_allclose(numbers(table, *names[2:]), np.stack([1000 * node, 20.5 + node % 7], axis=1))
+    np.testing.assert_allclose(float_columns(table, *names[2:]), np.stack([1000 * node, 20.5 + node % 7], axis=1))
     capsys.readouterr()
     new = predictions(run, f"data.path={run.parent / 'g.graphml'}")
     assert new.columns.tolist() == ["node", "age", "kind", "score", *names[:2]]
     lines = capsys.readouterr().out.splitlines()
     for name, line in zip(("score", "age"), lines[-2:], strict=True):
-        error = np.subtract(*numbers(new, f"prediction_{name}", name).T)
+        error = np.subtract(*float_columns(new, f"prediction_{name}", name).T)
         label, mae, mae_value, rmse, rmse_value = line.split()
         assert (label, mae, rmse) == (name, "mae", "rmse")
         assert float(mae_value) == pytest.approx(np.abs(error).mean(), rel=1e-3)
@@ -84,11 +84,11 @@ def test_checkpoint_without_names_numbers_its_targets(nodes_run: tuple[Path, str
 
 def test_graph_targets_are_named_and_deduplicated(tmp_path: Path) -> None:
     graphs = "graph,b,a,split\nm3,1.5,7,train\nm1,0.25,8,valid\nm2,-2,9,train\n"
-    path = write(tmp_path / "csv", graphs=graphs)
+    path = write_tables(tmp_path / "csv", graphs=graphs)
     for requested, names in (
         (["a", "b"], ("a", "b")), (None, ("b", "a")), (["a", "b", "a"], ("a", "b")), ("b", ("b",))
     ):  # fmt: skip
-        data = over(GraphData, CSVGraphs, path=str(path), target=requested, root=str(tmp_path / "root"))
+        data = make_data(GraphData, CSVGraphs, path=str(path), target=requested, root=str(tmp_path / "root"))
         data.open([])
         assert data.schema.names == data.schema.target == names
         roles = data.graphs.notes["attributes"]["graphs"]

@@ -24,7 +24,7 @@ from gt.train.callbacks import ActivationCheckpointing, WeightAverage
 from gt.train.optim import Optimisation
 from gt.train.sharding import Sharded
 from tests.graphs import random_batch
-from tests.parallel.ranks import on_ranks
+from tests.parallel.ranks import run_on_ranks
 
 
 def train_step(net, batch):
@@ -145,7 +145,7 @@ def test_muon_on_shards_matches_whole_network(tmp_path):
             optimizer.load_state_dict(state)
         train()
         state = copy.deepcopy(optimizer.state_dict())
-    for weights, moments in on_ranks(2, tmp_path, train_shards_with_muon):
+    for weights, moments in run_on_ranks(2, tmp_path, train_shards_with_muon):
         torch.testing.assert_close(weights, dict(net.state_dict()))
         torch.testing.assert_close(moments, state["state"])
 

@@ -15,7 +15,7 @@ from gt.layers import GINE, Attention, ParallelBlock
 from gt.masks import Hops
 from gt.model import GraphTransformer
 from gt.schema import Schema
-from tests.data.modules import over
+from tests.data.modules import make_data
 
 NODES = 12
 # node 11 is isolated
@@ -57,7 +57,7 @@ class Links(LinkSource):
 
 
 def link_data(root: Path, *edges: np.ndarray, **options: Any) -> LinkData:
-    data: LinkData = over(LinkData, Links, root, *edges, **{"batch_size": 2, "seed": 5} | options)
+    data: LinkData = make_data(LinkData, Links, root, *edges, **{"batch_size": 2, "seed": 5} | options)
     return data
 
 

@@ -28,7 +28,7 @@ from gt.train.feed import Feed
 from gt.train.optim import Optimisation
 from gt.train.run import depth_notice
 from gt.train.task import Task
-from tests.data.modules import over
+from tests.data.modules import make_data
 
 NODES = 300
 
@@ -70,7 +70,9 @@ class RandomGraph(Source):
 
 
 def open_data(folder: Path, sampler: Sampler | None = None, evaluate: Any = "full", **options: Any) -> NodeData:
-    data: NodeData = over(NodeData, RandomGraph, folder, **{"chunk": 500} | options, sampler=sampler, evaluate=evaluate)
+    data: NodeData = make_data(
+        NodeData, RandomGraph, folder, **{"chunk": 500} | options, sampler=sampler, evaluate=evaluate
+    )
     data.open([])
     return data
 
@@ -92,7 +94,10 @@ def network(data: NodeData, mask=Hops(1)) -> GraphTransformer:  # noqa: B008
 @pytest.mark.parametrize("make", SAMPLERS.values(), ids=SAMPLERS)
 @pytest.mark.parametrize("binary", [False, True])
 def test_batches_are_subgraphs_with_targets_at_roots(make, binary, tmp_path):
-    data, graphs = over(NodeData, RandomGraph, tmp_path, sampler=make(), chunk=500, binary=binary), make_graph(binary)
+    data, graphs = (
+        make_data(NodeData, RandomGraph, tmp_path, sampler=make(), chunk=500, binary=binary),
+        make_graph(binary),
+    )
     data.open([RandomWalk(3)])
     walks = RandomWalk(3).compute(graphs)["random_walk"]
     index = {tuple(row): node for node, row in enumerate(graphs.nodes["x"])}

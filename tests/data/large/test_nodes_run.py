@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 import gt
 from gt.prediction.asking import predict
 from gt.prediction.models import Models
-from tests.data.ogb_files import put, table
+from tests.data.ogb_files import to_csv, write_gzip
 
 ROOT = Path(__file__).parents[3]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
@@ -40,12 +40,12 @@ def arxiv(tmp_path) -> Path:
     folder, y = tmp_path / "ogbn_arxiv", rng.integers(0, 40, 203)
     x = rng.normal(size=(203, 128))
     x[:, :40] += 5 * np.eye(40)[y]
-    put(folder / "RELEASE_v1.txt", "")
+    write_gzip(folder / "RELEASE_v1.txt", "")
     raw = {"edge": rng.integers(0, 203, (600, 2)), "num-node-list": [203], "num-edge-list": [600], "node-label": y}
     for name, values in {**raw, "node-feat": x.round(3), "node_year": y}.items():
-        put(folder / "raw" / f"{name}.csv.gz", table(np.asarray(values)))
+        write_gzip(folder / "raw" / f"{name}.csv.gz", to_csv(np.asarray(values)))
     for name, ids in zip(("train", "valid", "test"), np.split(rng.permutation(203), [101, 152]), strict=True):
-        put(folder / "split" / "time" / f"{name}.csv.gz", table(ids))
+        write_gzip(folder / "split" / "time" / f"{name}.csv.gz", to_csv(ids))
     return tmp_path
 
 

@@ -22,8 +22,8 @@ from gt.data.molecules.molecules import Molecules
 from gt.data.molecules.parsing import read, reason
 from gt.data.table import decimal_points, delimiter_of
 from gt.errors import UserError, shell_override
-from tests.data.modules import over
-from tests.data.tables_of import line_of
+from tests.data.modules import make_data
+from tests.data.tables_of import error_line
 
 SMILES = ["C" * (n % 9 + 1) + "O" * (n % 2) + "c1ccccc1" * (n % 3 > 0) for n in range(40)]
 VALUES = [n / 8 - 2 for n in range(40)]
@@ -31,7 +31,7 @@ VALUES = [n / 8 - 2 for n in range(40)]
 
 def open_data(path: Path, **options: object) -> Molecules:
     options = {"split": "random", "processes": 1} | options
-    data = over(GraphData, Molecules, str(path), root=str(path.parent / "built"), **options)  # type: ignore[arg-type]
+    data = make_data(GraphData, Molecules, str(path), root=str(path.parent / "built"), **options)  # type: ignore[arg-type]
     data.open([])
     return data
 
@@ -88,8 +88,8 @@ def test_columns_by_number_without_header(name: str, tmp_path: Path) -> None:
     data = open_data(path, smiles=1, target=0)
     assert targets_of(data) == pytest.approx(VALUES)
     assert (data.schema.target, data.source.names(data.graphs)["1"].tolist()) == (("0",), SMILES)
-    assert "data.smiles=1 data.target=NUMBER" in line_of(lambda: open_data(path))
-    assert "no column '7'" in line_of(lambda: open_data(path, smiles=1, target=7))
+    assert "data.smiles=1 data.target=NUMBER" in error_line(lambda: open_data(path))
+    assert "no column '7'" in error_line(lambda: open_data(path, smiles=1, target=7))
 
 
 @pytest.mark.parametrize("column", [0, 1])
@@ -189,15 +189,15 @@ def test_text_other_than_one_molecule_is_explained(text: str, message: str | Non
 def test_files_of_reactions_or_pairs_are_rejected(tmp_path: Path) -> None:
     reactions = [f"{text}>>{text}N" for text in SMILES]
     path = write_rows(tmp_path / "a.csv", reactions, VALUES, header="rxn,yield")
-    assert "'rxn' holds a reaction" in line_of(lambda: open_data(path))
-    assert "a reaction" in line_of(lambda: open_data(path, smiles="rxn"))
+    assert "'rxn' holds a reaction" in error_line(lambda: open_data(path))
+    assert "a reaction" in error_line(lambda: open_data(path, smiles="rxn"))
     path = write_rows(tmp_path / "b.csv", [f"InChI=1S/CH{n}" for n in range(len(VALUES))], VALUES, header="inchi,yield")
-    assert "'inchi' holds InChI" in line_of(lambda: open_data(path))
+    assert "'inchi' holds InChI" in error_line(lambda: open_data(path))
     other_smiles = [text + "N" for text in SMILES]
     for header in ("drug_smiles,target_smiles,y", "first,second,y", "smiles,solvent_smiles,y"):
         first, second, _ = header.split(",")
         pairs = write_rows(tmp_path / "b.csv", SMILES, other_smiles, VALUES, header=header)
-        line = line_of(lambda pairs=pairs: open_data(pairs))
+        line = error_line(lambda pairs=pairs: open_data(pairs))
         assert f"'{first}'" in line
         assert f"'{second}'" in line
         assert targets_of(open_data(pairs, smiles=first)) == pytest.approx(VALUES)
@@ -219,7 +219,7 @@ def test_suggested_override_works_for_any_column_name(name: str, tmp_path: Path)
         assert (list(map(str, parsed)) if isinstance(parsed, list) else str(parsed)) == value
     table = read_molecules(path)
     assert find_column(table, name, "data.target") == name
-    message = line_of(lambda: target_columns(table, {"smiles"}))
+    message = error_line(lambda: target_columns(table, {"smiles"}))
     assert shell_override("data.target", name) in message
 
 
@@ -229,13 +229,13 @@ def test_suggestion_quotes_values_that_hydra_misreads() -> None:
             [override] = parse_overrides([argument])
             check_value("data.target", override.value(), str | int | Sequence[str | int] | None)
 
-        return parse_overrides([shlex.split(line_of(check).partition("as text: ")[2])[0]])
+        return parse_overrides([shlex.split(error_line(check).partition("as text: ")[2])[0]])
 
     assert [each.value() for each in hint("data.target=log(S)")] == ["log(S)"]
     assert [each.value() for each in hint("data.target=[log(S), x]")] == [["log(S)", "x"]]
     assert [each.value() for each in hint("data.target=1.5")] == ["1.5"]
     assert [each.value() for each in hint("data.target=[1.5,2]")] == [["1.5", 2]]
-    line = line_of(lambda: prepare_arguments(["data=molecules", "data.path=a.csv", "data.target=a,b"]))
+    line = error_line(lambda: prepare_arguments(["data=molecules", "data.path=a.csv", "data.target=a,b"]))
     assert line.endswith("'data.target=[a,b]'")
 
 

@@ -17,7 +17,7 @@ from gt.data.molecules import molecules
 from gt.data.molecules.molecules import Molecules
 from gt.errors import UserError
 from gt.losses import constant_prediction, loss
-from tests.data.modules import over
+from tests.data.modules import make_data
 
 RINGS = ["c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CCNCC1", "c1ccsc1", "C1CC1"]
 # 60 molecules of 7 scaffolds, including the empty one; one molecule is a single atom
@@ -37,7 +37,7 @@ def write_csv(path: Path, frame: pd.DataFrame) -> str:
 
 
 def open_data(path: str, folder: Path, **options: object) -> Molecules:
-    data = over(GraphData, Molecules, path, root=str(folder / "root"), processes=1, **options)  # type: ignore[arg-type]
+    data = make_data(GraphData, Molecules, path, root=str(folder / "root"), processes=1, **options)  # type: ignore[arg-type]
     data.open([])
     return data
 
@@ -243,7 +243,7 @@ def test_errors_name_the_file(tmp_path: Path, table: pd.DataFrame, change: dict,
 )
 def test_invalid_options_are_rejected(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        over(GraphData, Molecules, "my.csv", **options)
+        make_data(GraphData, Molecules, "my.csv", **options)
 
 
 def test_changed_file_or_split_has_its_own_store(tmp_path: Path, table: pd.DataFrame) -> None:

@@ -18,7 +18,7 @@ from gt.data.packed import Graphs
 from gt.losses import constant_prediction, loss
 from gt.schema import UNLABELLED
 from gt.train.baseline import baseline
-from tests.data.ogb_files import fails, open_with_ogb, put, read, write_code2
+from tests.data.ogb_files import assert_fails, open_with_ogb, read_graphs, write_code2, write_gzip
 
 NAMES = ["get the name", "set name", "get a b c d e name", "name name", "zzz get"]
 
@@ -35,7 +35,7 @@ def edges_of(graphs: Graphs, g: int) -> list[list[int]]:
 
 
 def test_trees_get_edges_between_tokens(root: Path) -> None:
-    graphs = read(FunctionNames(str(root)))
+    graphs = read_graphs(FunctionNames(str(root)))
     assert graphs.node_ptr.tolist() == [0, 5, 6, 11, 12, 17]
     tree = [[0, 1, 0, 0], [0, 2, 0, 0], [2, 3, 0, 0], [2, 4, 0, 0]]
     tokens = [[4, 3, 1, 0], [3, 1, 1, 0]]  # nodes 4, 3, 1 carry tokens, in depth-first order
@@ -51,11 +51,11 @@ def test_trees_get_edges_between_tokens(root: Path) -> None:
 
 
 def test_chunked_read_equals_whole_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = read(FunctionNames(str(root)))
+    whole = read_graphs(FunctionNames(str(root)))
     monkeypatch.setattr(ogb_raw, "PIECE_SIZE", 3)
     data = GraphData(FunctionNames(str(root)))
     assert len(list(data.source.read(data.source.files()))) == 4
-    chunked = read(data.source)
+    chunked = read_graphs(data.source)
     for name in ("node_ptr", "edge_ptr", "edge_index"):
         np.testing.assert_array_equal(getattr(chunked, name), getattr(whole, name))
     np.testing.assert_array_equal(chunked.edges["edge_attr"], whole.edges["edge_attr"])
@@ -64,7 +64,7 @@ def test_chunked_read_equals_whole_read(root: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_targets_are_first_words_then_all_references(root: Path) -> None:
-    graphs = read(FunctionNames(str(root)))
+    graphs = read_graphs(FunctionNames(str(root)))
     words = graphs.schema.names
     assert words[:3] == ("name", "get", "the")  # ties in order of appearance
     assert words[-2:] == ("__UNK__", "__EOS__")
@@ -110,7 +110,7 @@ def test_f1_matches_evaluator() -> None:
 
 
 def test_loss_and_baseline_use_positions_only(root: Path) -> None:
-    graphs = read(FunctionNames(str(root)))
+    graphs = read_graphs(FunctionNames(str(root)))
     y = torch.from_numpy(graphs.graphs["y"]).long()
     scores = torch.randn(5, POSITIONS * graphs.schema.outputs)
     expected = torch.nn.functional.cross_entropy(scores.view(5 * POSITIONS, -1), y[:, :POSITIONS].reshape(-1))
@@ -142,13 +142,13 @@ def test_data_module_loads_and_decodes_batches(root: Path) -> None:
     ],
 )
 def test_malformed_file_is_reported(root: Path, part: str, text: str, messages: list[str]) -> None:
-    put(root / "ogbg_code2" / f"{part}.csv.gz", text)
-    fails(lambda: read(FunctionNames(str(root))), *messages)
+    write_gzip(root / "ogbg_code2" / f"{part}.csv.gz", text)
+    assert_fails(lambda: read_graphs(FunctionNames(str(root))), *messages)
 
 
 def test_real_functions_match_ogb(real_data: Path, tmp_path: Path) -> None:
     shutil.copytree(real_data / "ogb_mini" / "ogbg_code2", tmp_path / "ogbg_code2")
-    graphs, expected_graphs = read(FunctionNames(str(tmp_path))), open_with_ogb("ogbg-code2", tmp_path)
+    graphs, expected_graphs = read_graphs(FunctionNames(str(tmp_path))), open_with_ogb("ogbg-code2", tmp_path)
     assert len(graphs) == len(expected_graphs)
     words = graphs.schema.names
     for split, ids in expected_graphs.get_idx_split().items():

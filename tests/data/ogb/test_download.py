@@ -14,12 +14,12 @@ import pytest
 
 from gt.data.ogb import catalogue as ogb_catalogue
 from gt.data.ogb import download as ogb_download
-from tests.data.ogb_files import fails, molecules, same_as_ogb, write
+from tests.data.ogb_files import assert_fails, assert_same_as_ogb, read_molecules, write_molecules
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    write(tmp_path / "ogbg_molhiv", [0, 1, 1, 0])
+    write_molecules(tmp_path / "ogbg_molhiv", [0, 1, 1, 0])
     return tmp_path
 
 
@@ -30,12 +30,12 @@ RAW = ("num-node-list", "num-edge-list", "node-feat", "edge", "edge-feat", "grap
 def test_missing_file_is_reported(root: Path, part: str) -> None:
     path = ogb_download.files("ogbg-molhiv", root / "ogbg_molhiv")[part]
     path.unlink()
-    fails(lambda: molecules("ogbg-molhiv", root), f"{path} is missing", "data.root")
+    assert_fails(lambda: read_molecules("ogbg-molhiv", root), f"{path} is missing", "data.root")
 
 
 def test_older_release_is_reported(root: Path) -> None:
     (root / "ogbg_molhiv" / "RELEASE_v1.txt").rename(root / "ogbg_molhiv" / "RELEASE_v0.txt")
-    fails(lambda: molecules("ogbg-molhiv", root), "RELEASE_v1.txt is missing", "older release", "data.root")
+    assert_fails(lambda: read_molecules("ogbg-molhiv", root), "RELEASE_v1.txt is missing", "older release", "data.root")
 
 
 MINI = ("ogbg-molhiv", "ogbg-ppa", "ogbg-code2", "ogbn-arxiv", "ogbn-proteins", "ogbl-collab", "pcqm4m-v2")
@@ -64,8 +64,8 @@ def test_catalogue_has_datasets_of_every_level() -> None:
     for name in levels:
         assert ogb_download.files(name, Path("x"))
         assert ogb_catalogue.metadata(name)["url"].startswith("http")
-    fails(lambda: ogb_catalogue.metadata("ogbn-arxif"), "did you mean ogbn-arxiv?")
-    fails(lambda: ogb_catalogue.metadata("ogbg-ppa", "link"), "no link-level dataset", "did you mean ogbl-ppa?")
+    assert_fails(lambda: ogb_catalogue.metadata("ogbn-arxif"), "did you mean ogbn-arxiv?")
+    assert_fails(lambda: ogb_catalogue.metadata("ogbg-ppa", "link"), "no link-level dataset", "did you mean ogbl-ppa?")
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -108,7 +108,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A local server with a valid archive, to which the URL of ogbg-molhiv in OGB's metadata points."""
     folder = tmp_path_factory.mktemp("packed")
-    write(folder / "hiv", [0, 1, 1, 0])
+    write_molecules(folder / "hiv", [0, 1, 1, 0])
     archive = shutil.make_archive(str(folder / "archive"), "zip", folder, "hiv")
     with Server() as server:
         server.body = Path(archive).read_bytes()
@@ -132,7 +132,7 @@ def test_download_into_new_folder(server: Server, tmp_path: Path) -> None:
     root = tmp_path / "new"
     before = socket.getdefaulttimeout()
     assert ogb_download.locate("ogbg-molhiv", root) == root / "ogbg_molhiv"
-    same_as_ogb("ogbg-molhiv", root)
+    assert_same_as_ogb("ogbg-molhiv", root)
     assert remaining_files(root) == ["ogbg_molhiv"]
     assert socket.getdefaulttimeout() == before
     requests = server.requests
@@ -142,7 +142,7 @@ def test_download_into_new_folder(server: Server, tmp_path: Path) -> None:
 
 def test_download_replaces_remains_of_failed_one(server: Server, tmp_path: Path) -> None:
     (tmp_path / "ogbg_molhiv" / "raw").mkdir(parents=True)
-    same_as_ogb("ogbg-molhiv", ogb_download.locate("ogbg-molhiv", tmp_path).parent)
+    assert_same_as_ogb("ogbg-molhiv", ogb_download.locate("ogbg-molhiv", tmp_path).parent)
 
 
 def test_concurrent_calls_download_once(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,15 +168,15 @@ def test_refused_connection_is_reported(server: Server, tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/hiv.zip"
         ogb_catalogue.catalogue()["ogbg-molhiv"]["url"] = url
         for root in (tmp_path / "new", tmp_path):
-            call = partial(molecules, "ogbg-molhiv", root)
-            fails(call, str(root / "ogbg_molhiv"), url, "refused", "data.root", "raw")
+            call = partial(read_molecules, "ogbg-molhiv", root)
+            assert_fails(call, str(root / "ogbg_molhiv"), url, "refused", "data.root", "raw")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_disk_space_check_includes_store(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**21 + 2 * len(server.body)))
-    fails(
+    assert_fails(
         lambda: ogb_download.locate("ogbg-molhiv", tmp_path, store_bytes=2**22),
         "needs 4 MiB",
         "2 are free",
@@ -219,14 +219,14 @@ def test_failed_download_leaves_nothing(
         server.headers = {"Content-Length": str(len(server.body) + 5)}  # the connection closes before that
         server.body = server.body[:200]
     before = socket.getdefaulttimeout()
-    fails(lambda: ogb_download.locate("ogbg-molhiv", tmp_path), *messages)
+    assert_fails(lambda: ogb_download.locate("ogbg-molhiv", tmp_path), *messages)
     assert remaining_files(tmp_path) == []
     assert socket.getdefaulttimeout() == before
 
 
 def test_root_must_not_be_a_file(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    fails(lambda: ogb_download.locate("ogbg-molhiv", tmp_path / "file"), "data.root")
+    assert_fails(lambda: ogb_download.locate("ogbg-molhiv", tmp_path / "file"), "data.root")
 
 
 def test_keyboard_interrupt_is_not_swallowed(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

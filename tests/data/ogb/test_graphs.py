@@ -24,7 +24,15 @@ from gt.data.packed import Graphs
 from gt.data.store import load, save
 from gt.schema import Schema
 from gt.train.baseline import baseline
-from tests.data.ogb_files import ATOMS, fails, molecules, put, same_as_ogb, table, write
+from tests.data.ogb_files import (
+    ATOMS,
+    assert_fails,
+    assert_same_as_ogb,
+    read_molecules,
+    to_csv,
+    write_gzip,
+    write_molecules,
+)
 
 DATA = os.environ.get("GT_DATA")
 needs_data = pytest.mark.skipif(DATA is None, reason="GT_DATA names no folder with real data")
@@ -32,7 +40,7 @@ needs_data = pytest.mark.skipif(DATA is None, reason="GT_DATA names no folder wi
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    write(tmp_path / "ogbg_molhiv", [0, 1, 1, 0])
+    write_molecules(tmp_path / "ogbg_molhiv", [0, 1, 1, 0])
     return tmp_path
 
 
@@ -49,7 +57,7 @@ def test_update_check_is_disabled_before_ogb_is_imported() -> None:
 
 
 def test_graphs_and_schema_of_four_molecules(root: Path) -> None:
-    graphs = molecules("ogbg-molhiv", root)
+    graphs = read_molecules("ogbg-molhiv", root)
     assert graphs.node_ptr.tolist() == [0, 3, 4, 6, 10]
     assert graphs.edge_ptr.tolist() == [0, 4, 4, 6, 12]
     assert graphs.edge_index[:, :6].tolist() == [[1, 0, 2, 1, 1, 0], [0, 1, 1, 2, 0, 1]]
@@ -59,36 +67,36 @@ def test_graphs_and_schema_of_four_molecules(root: Path) -> None:
     assert (schema.level, schema.kind, schema.outputs, schema.max_nodes) == ("graph", "binary", 1, 4)
     assert sum(schema.node_vocab) == 174
     assert schema.edge_vocab == (5, 6, 2)
-    same_as_ogb("ogbg-molhiv", root)
+    assert_same_as_ogb("ogbg-molhiv", root)
 
 
 def test_task_names_from_header_of_smiles_table(root: Path) -> None:
-    assert molecules("ogbg-molhiv", root).schema.target == ()
+    assert read_molecules("ogbg-molhiv", root).schema.target == ()
     mapping = root / "ogbg_molhiv" / "mapping" / "mol.csv.gz"
-    put(mapping, "HIV_active,smiles,mol_id\n0,C,a\n")
-    assert molecules("ogbg-molhiv", root).schema.target == ("HIV_active",)
+    write_gzip(mapping, "HIV_active,smiles,mol_id\n0,C,a\n")
+    assert read_molecules("ogbg-molhiv", root).schema.target == ("HIV_active",)
     for content in (b"no gzip", gzip.compress(b"one,two,smiles\n"), gzip.compress(b"\xff\n"), b""):
         mapping.write_bytes(content)
-        assert molecules("ogbg-molhiv", root).schema.target == ()
+        assert read_molecules("ogbg-molhiv", root).schema.target == ()
 
 
 def test_multitask_labels_with_missing_values(tmp_path: Path) -> None:
     labels = np.tile([0, 1, np.nan], 16).reshape(4, 12)
     labels[2] = np.nan
-    write(tmp_path / "ogbg_moltox21", labels)
-    same_as_ogb("ogbg-moltox21", tmp_path)
-    assert molecules("ogbg-moltox21", tmp_path).schema.outputs == 12
+    write_molecules(tmp_path / "ogbg_moltox21", labels)
+    assert_same_as_ogb("ogbg-moltox21", tmp_path)
+    assert read_molecules("ogbg-moltox21", tmp_path).schema.outputs == 12
 
 
 def test_single_task_with_missing_labels(tmp_path: Path) -> None:
-    write(tmp_path / "ogbg_molbbbp", [0, np.nan, 1, np.nan])
-    same_as_ogb("ogbg-molbbbp", tmp_path)
+    write_molecules(tmp_path / "ogbg_molbbbp", [0, np.nan, 1, np.nan])
+    assert_same_as_ogb("ogbg-molbbbp", tmp_path)
 
 
 def test_regression_scale_is_that_of_training_set(tmp_path: Path) -> None:
-    write(tmp_path / "ogbg_mollipo", [0.1, -3.25, 1e-3, 4.0])
-    same_as_ogb("ogbg-mollipo", tmp_path)
-    schema = molecules("ogbg-mollipo", tmp_path).schema
+    write_molecules(tmp_path / "ogbg_mollipo", [0.1, -3.25, 1e-3, 4.0])
+    assert_same_as_ogb("ogbg-mollipo", tmp_path)
+    schema = read_molecules("ogbg-mollipo", tmp_path).schema
     assert (schema.kind, schema.squared) == ("regression", True)
     assert schema.mean == pytest.approx((2.05,))  # of graphs 3 and 0
     assert schema.scale == pytest.approx((1.95,))
@@ -102,7 +110,7 @@ def test_chunked_read_equals_whole_read(root: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(ogb_raw, "PIECE_SIZE", piece_size)
     chunks = list(data.source.read(data.source.files()))
     assert 1 < len(chunks) <= 4
-    same_as_ogb("ogbg-molhiv", root)
+    assert_same_as_ogb("ogbg-molhiv", root)
     save(iter(chunks), root / "again")
     restored = load(root / "again")
     for name in ("node_ptr", "edge_ptr", "edge_index"):
@@ -133,12 +141,12 @@ def test_molecules_without_bonds(root: Path) -> None:
     for part, text in {
         "num-node-list": "1\n" * 4,
         "num-edge-list": "0\n" * 4,
-        "node-feat": table(ATOMS[:4]),
+        "node-feat": to_csv(ATOMS[:4]),
         "edge": "",
         "edge-feat": "",
     }.items():
-        put(raw / f"{part}.csv.gz", text)
-    graphs = molecules("ogbg-molhiv", root)
+        write_gzip(raw / f"{part}.csv.gz", text)
+    graphs = read_molecules("ogbg-molhiv", root)
     assert len(graphs) == 4
     assert graphs.edge_index.shape == (2, 0)
     assert graphs.edges["edge_attr"].shape == (0, 3)
@@ -146,12 +154,12 @@ def test_molecules_without_bonds(root: Path) -> None:
 
 @needs_data
 def test_real_molecules_match_ogb() -> None:
-    same_as_ogb("ogbg-molhiv", Path(DATA or "", "ogb_mini"))
+    assert_same_as_ogb("ogbg-molhiv", Path(DATA or "", "ogb_mini"))
 
 
 @needs_data
 def test_molhiv_matches_published_statistics() -> None:
-    graphs = molecules("ogbg-molhiv", Path(DATA or ""))
+    graphs = read_molecules("ogbg-molhiv", Path(DATA or ""))
     y = graphs.graphs["y"][:, 0]
     assert len(graphs) == 41_127
     assert graphs.sizes.mean() == pytest.approx(25.51, abs=0.005)
@@ -166,7 +174,7 @@ def test_key_depends_on_contents_only(root: Path, tmp_path_factory: pytest.TempP
     shutil.copytree(root / "ogbg_molhiv", copy / "ogbg_molhiv")
     os.utime(copy / "ogbg_molhiv" / "raw" / "edge.csv.gz", (1, 1))
     assert OGBMolecules("ogbg-molhiv", str(copy)).key() == OGBMolecules("ogbg-molhiv", str(root)).key()
-    put(copy / "ogbg_molhiv" / "raw" / "graph-label.csv.gz", "1\n1\n1\n0\n")
+    write_gzip(copy / "ogbg_molhiv" / "raw" / "graph-label.csv.gz", "1\n1\n1\n0\n")
     assert OGBMolecules("ogbg-molhiv", str(copy)).key() != OGBMolecules("ogbg-molhiv", str(root)).key()
 
 
@@ -175,17 +183,17 @@ def test_key_depends_on_contents_only(root: Path, tmp_path_factory: pytest.TempP
     [("ogbg_molhiv", "ogbg-molhiv"), ("molpcba", "ogbg-molpcba"), ("ogbg-ppa", "ogbg-mol"), ("", "ogbg")],
 )
 def test_unknown_name_suggests_closest(tmp_path: Path, name: str, closest: str) -> None:
-    fails(lambda: GraphData(OGBMolecules(name, str(tmp_path))).open([]), repr(name), closest)
+    assert_fails(lambda: GraphData(OGBMolecules(name, str(tmp_path))).open([]), repr(name), closest)
 
 
 def test_metric_with_unknown_name_suggests_closest() -> None:
-    fails(lambda: OGBMetric("ogbg-molhif"), "ogbg-molhiv")
+    assert_fails(lambda: OGBMetric("ogbg-molhif"), "ogbg-molhiv")
 
 
 def test_data_module_loads_batches_and_targets(root: Path) -> None:
     data = GraphData(OGBMolecules("ogbg-molhiv", str(root)), batch_size=2)
     data.open([])
-    assert data.schema == molecules("ogbg-molhiv", root).schema
+    assert data.schema == read_molecules("ogbg-molhiv", root).schema
     (store,) = (path for path in (root / "stores").iterdir() if path.is_dir())
     assert store.name.startswith("ogbg-molhiv-")
     (batch,) = data.loader("train")
@@ -197,7 +205,7 @@ def test_data_module_loads_batches_and_targets(root: Path) -> None:
 
 def test_changed_labels_get_a_new_store(root: Path) -> None:
     for label in (0, 1):
-        put(root / "ogbg_molhiv" / "raw" / "graph-label.csv.gz", f"0\n{label}\n1\n0\n")
+        write_gzip(root / "ogbg_molhiv" / "raw" / "graph-label.csv.gz", f"0\n{label}\n1\n0\n")
         data = GraphData(OGBMolecules("ogbg-molhiv", str(root)))
         data.open([])
         assert data.targets("valid").tolist() == [[label]]
@@ -223,7 +231,7 @@ def test_metric_and_criterion_by_dataset(name: str, measure: str, mode: str) -> 
 
 def test_baseline_auc_is_half_or_nan(root: Path) -> None:
     for part, ids in {"train": "3\n", "valid": "0\n1\n", "test": "2\n"}.items():
-        put(root / "ogbg_molhiv" / "split" / "scaffold" / f"{part}.csv.gz", ids)
+        write_gzip(root / "ogbg_molhiv" / "split" / "scaffold" / f"{part}.csv.gz", ids)
     data = GraphData(OGBMolecules("ogbg-molhiv", str(root)))
     data.open([])
     assert baseline(data, data.targets("valid"))["rocauc"] == 0.5
@@ -231,9 +239,9 @@ def test_baseline_auc_is_half_or_nan(root: Path) -> None:
 
 
 def test_baseline_for_task_unlabelled_in_training(tmp_path: Path) -> None:
-    write(tmp_path / "ogbg_molclintox", [[0, np.nan], [1, 1], [0, 0], [1, np.nan]])
+    write_molecules(tmp_path / "ogbg_molclintox", [[0, np.nan], [1, 1], [0, 0], [1, np.nan]])
     for part, ids in {"train": "3\n0\n", "valid": "1\n2\n", "test": ""}.items():
-        put(tmp_path / "ogbg_molclintox" / "split" / "scaffold" / f"{part}.csv.gz", ids)
+        write_gzip(tmp_path / "ogbg_molclintox" / "split" / "scaffold" / f"{part}.csv.gz", ids)
     data = GraphData(OGBMolecules("ogbg-molclintox", str(tmp_path)))
     data.open([])
     assert baseline(data, data.targets("valid"))["rocauc"] == 0.5

@@ -22,7 +22,7 @@ from gt.data.ogb.pt import arrays
 from gt.train.baseline import baseline
 from gt.train.network import build as network
 from gt.train.network import encodings_of, network_config
-from tests.data.ogb_files import fails, put, table
+from tests.data.ogb_files import assert_fails, to_csv, write_gzip
 
 sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]
 from ogb.linkproppred import PygLinkPropPredDataset  # noqa: E402
@@ -63,7 +63,7 @@ def write(root: Path, name: str, tensors: bool = False, **changed: Any) -> Path:
     if name == "ogbl-citation2":
         raw["node_year"] = rng.integers(1990, 2018, size=NODES)
     for part, rows in {**raw, **{k: v for k, v in changed.items() if k not in splits}}.items():
-        put(folder / "raw" / f"{part.replace('num_', 'num-').replace('_list', '-list')}.csv.gz", table(rows))
+        write_gzip(folder / "raw" / f"{part.replace('num_', 'num-').replace('_list', '-list')}.csv.gz", to_csv(rows))
     folder.joinpath("split", SPLITS[name]).mkdir(parents=True)
     for part, values in {**splits, **{k: v for k, v in changed.items() if k in splits}}.items():
         values = {k: torch.from_numpy(v) for k, v in values.items()} if tensors else values
@@ -172,7 +172,7 @@ def test_validation_links_as_input_only_for_collab(tmp_path: Path) -> None:
     batches = (data.graph.batch, *data.loader("valid"), *data.loader("test"))
     edges = [batch.num_edges for batch in batches]
     assert edges == [edges[0], edges[0], edges[0] + 12]
-    fails(lambda: LinkData(OGBLinks("ogbl-ppa"), valid_as_input=True), "ogbl-ppa", "valid_as_input=false")
+    assert_fails(lambda: LinkData(OGBLinks("ogbl-ppa"), valid_as_input=True), "ogbl-ppa", "valid_as_input=false")
 
 
 def test_key_depends_on_file_contents(tmp_path: Path) -> None:
@@ -186,8 +186,8 @@ def test_key_depends_on_file_contents(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["ogbl-wikikg2", "ogbl-biokg", "ogbl-vessel"])
 def test_unsupported_or_unknown_dataset_is_reported(name: str) -> None:
-    fails(lambda: LinkData(OGBLinks(name)), name, "ogbl-collab, ogbl-citation2")
-    fails(lambda: LinkData(OGBLinks(name.replace("ogbl", "ogbx"))), "did you mean ogbl-")
+    assert_fails(lambda: LinkData(OGBLinks(name)), name, "ogbl-collab, ogbl-citation2")
+    assert_fails(lambda: LinkData(OGBLinks(name.replace("ogbl", "ogbx"))), "did you mean ogbl-")
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_malformed_file_is_reported(
     name: str, changed: dict[str, Any], messages: tuple[str, ...], tmp_path: Path
 ) -> None:
     write(tmp_path, name, **changed)
-    fails(lambda: build(name, tmp_path), *messages)
+    assert_fails(lambda: build(name, tmp_path), *messages)
 
 
 def convert_to_numpy_1(path: Path) -> None:
@@ -271,7 +271,7 @@ def test_other_contents_are_rejected_without_unpickling(content: str, tmp_path: 
     torch.save(values.get(content, {"edge": np.arange(9)}), path)
     if content in ("nothing", "half"):
         path.write_bytes(b"" if content == "nothing" else path.read_bytes()[: path.stat().st_size // 2])
-    fails(lambda: arrays(path), str(path), "replace the file by OGB's")
+    assert_fails(lambda: arrays(path), str(path), "replace the file by OGB's")
     assert not marker.exists()
 
 

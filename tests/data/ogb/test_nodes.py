@@ -15,7 +15,7 @@ from gt.data.ogb import nodes as ogb_nodes
 from gt.data.ogb.nodes import OGBNodeMetric, OGBNodes
 from gt.errors import UserError
 from gt.schema import UNLABELLED
-from tests.data.ogb_files import fails, put, table
+from tests.data.ogb_files import assert_fails, to_csv, write_gzip
 
 sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]
 from ogb.io.read_graph_raw import read_csv_graph_raw, read_csv_heterograph_raw  # noqa: E402
@@ -38,27 +38,27 @@ def write(name: str, root: Path) -> Path:
     if name == "ogbn-mag":
         edges, features = raw / "relations" / "paper___cites___paper", raw / "node-feat" / "paper"
         labels, split = raw / "node-label" / "paper", split / "paper"
-        put(raw / "num-node-dict.csv.gz", "author,paper\n2,5\n")
-        put(raw / "triplet-type-list.csv.gz", "paper,cites,paper\n")
-        put(split.parent / "nodetype-has-split.csv.gz", "author,paper\nFalse,True\n")
-        put(raw / "nodetype-has-feat.csv.gz", "author,paper\nFalse,True\n")
-        put(edges / "edge_reltype.csv.gz", table(np.zeros(6, int)))
-        put(features / "node_year.csv.gz", table(np.arange(5) + 2000))
+        write_gzip(raw / "num-node-dict.csv.gz", "author,paper\n2,5\n")
+        write_gzip(raw / "triplet-type-list.csv.gz", "paper,cites,paper\n")
+        write_gzip(split.parent / "nodetype-has-split.csv.gz", "author,paper\nFalse,True\n")
+        write_gzip(raw / "nodetype-has-feat.csv.gz", "author,paper\nFalse,True\n")
+        write_gzip(edges / "edge_reltype.csv.gz", to_csv(np.zeros(6, int)))
+        write_gzip(features / "node_year.csv.gz", to_csv(np.arange(5) + 2000))
     else:
-        put(raw / "num-node-list.csv.gz", "5\n")
-        put(raw / "node_year.csv.gz", table(np.arange(5) + 2000))
-        put(raw / "node_species.csv.gz", table(np.array([7, 7, 7, 9, 9])))
-    put(folder / f"RELEASE_v{RELEASE[name]}.txt", "")
-    put(edges / "num-edge-list.csv.gz", "6\n")
-    put(edges / "edge.csv.gz", table(EDGES))
+        write_gzip(raw / "num-node-list.csv.gz", "5\n")
+        write_gzip(raw / "node_year.csv.gz", to_csv(np.arange(5) + 2000))
+        write_gzip(raw / "node_species.csv.gz", to_csv(np.array([7, 7, 7, 9, 9])))
+    write_gzip(folder / f"RELEASE_v{RELEASE[name]}.txt", "")
+    write_gzip(edges / "num-edge-list.csv.gz", "6\n")
+    write_gzip(edges / "edge.csv.gz", to_csv(EDGES))
     if name == "ogbn-proteins":
-        put(raw / "edge-feat.csv.gz", table(rng.random((6, 8)).round(3)))
-        put(raw / "node-label.csv.gz", table(rng.integers(0, 2, (5, 112))))
+        write_gzip(raw / "edge-feat.csv.gz", to_csv(rng.random((6, 8)).round(3)))
+        write_gzip(raw / "node-label.csv.gz", to_csv(rng.integers(0, 2, (5, 112))))
     else:
-        put(features / "node-feat.csv.gz", table(rng.normal(size=(5, ogb_nodes.FLOATS[name])).round(4)))
-        put(labels / "node-label.csv.gz", table(np.array([0, 3, 1, 2, 3])))
+        write_gzip(features / "node-feat.csv.gz", to_csv(rng.normal(size=(5, ogb_nodes.FLOATS[name])).round(4)))
+        write_gzip(labels / "node-label.csv.gz", to_csv(np.array([0, 3, 1, 2, 3])))
     for part, ids in {"train": [4, 0], "valid": [1, 3], "test": [2]}.items():
-        put(split / f"{part}.csv.gz", table(ids))
+        write_gzip(split / f"{part}.csv.gz", to_csv(ids))
     return folder
 
 
@@ -179,16 +179,16 @@ def test_roc_auc_matches_evaluator_and_ignores_unlabelled():
     ],
 )
 def test_malformed_file_is_reported(name, part, text, message, tmp_path):
-    put(write(name, tmp_path) / part, text)
-    fails(lambda: ogb_nodes.build(name, tmp_path), part, message)
+    write_gzip(write(name, tmp_path) / part, text)
+    assert_fails(lambda: ogb_nodes.build(name, tmp_path), part, message)
 
 
 def test_missing_file_or_unsupported_dataset_is_reported(tmp_path):
     folder = write("ogbn-mag", tmp_path)
     (folder / ogb_nodes.PAPERS["edge"]).unlink()
-    fails(lambda: ogb_nodes.build("ogbn-mag", tmp_path), "edge.csv.gz is missing")
-    fails(lambda: NodeData(OGBNodes("ogbn-arxvi")), "did you mean ogbn-arxiv?")
-    fails(
+    assert_fails(lambda: ogb_nodes.build("ogbn-mag", tmp_path), "edge.csv.gz is missing")
+    assert_fails(lambda: NodeData(OGBNodes("ogbn-arxvi")), "did you mean ogbn-arxiv?")
+    assert_fails(
         lambda: NodeData(OGBNodes("ogbn-papers100M")), "ogbn-papers100M is not supported; available node datasets are"
     )
     with pytest.raises(UserError):

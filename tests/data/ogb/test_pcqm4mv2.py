@@ -13,7 +13,7 @@ from gt.data.ogb import pcqm4mv2 as ogb_pcqm4mv2
 from gt.data.ogb.metric import PCQM4Mv2Metric
 from gt.data.ogb.pcqm4mv2 import OFFICIAL, PCQM4Mv2
 from gt.train.baseline import baseline
-from tests.data.ogb_files import fails, put, read
+from tests.data.ogb_files import assert_fails, read_graphs, write_gzip
 
 pytest.importorskip("rdkit")
 from ogb.lsc.pcqm4mv2 import PCQM4Mv2Evaluator
@@ -29,7 +29,7 @@ def write(
 ) -> Path:
     folder = root / "pcqm4m-v2"
     rows = [f"{n},{text},{gap}\n" for n, (text, gap) in enumerate(zip(smiles, gaps, strict=True))]
-    put(folder / "raw" / "data.csv.gz", "idx,smiles,homolumogap\n" + "".join(rows))
+    write_gzip(folder / "raw" / "data.csv.gz", "idx,smiles,homolumogap\n" + "".join(rows))
     torch.save({name: np.array(ids, np.int64) for name, ids in splits.items()}, folder / "split_dict.pt")
     (folder / "RELEASE_v1.txt").write_text("v1\n")
     return root
@@ -41,7 +41,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def assert_matches_ogb(source: PCQM4Mv2, smiles: list[str]) -> None:
-    graphs = read(source)
+    graphs = read_graphs(source)
     assert len(graphs) == len(smiles)
     for g, text in enumerate(smiles):
         nodes, edges = (slice(p[g], p[g + 1]) for p in (graphs.node_ptr, graphs.edge_ptr))
@@ -58,7 +58,7 @@ def test_rows_become_graphs(root: Path, monkeypatch: pytest.MonkeyPatch, part_si
     data = GraphData(PCQM4Mv2(str(root), processes=1))
     # an invalid SMILES becomes one atom of unknown element
     assert_matches_ogb(data.source, [*SMILES[:3], "*", *SMILES[4:]])
-    graphs = read(data.source)
+    graphs = read_graphs(data.source)
     assert graphs.splits["train"].tolist() == [0, 2]
     assert graphs.splits["valid"].tolist() == [1, 4]
     assert graphs.notes["molecules that cannot be read"] == 1
@@ -74,15 +74,15 @@ def test_real_molecules_match_ogb(real_data: Path) -> None:
     data = GraphData(PCQM4Mv2(str(real_data / "ogb_mini"), processes=2))
     assert_matches_ogb(data.source, pd.read_csv(data.source.files()["data"])["smiles"].tolist())
     splits = torch.load(data.source.files()["split"], weights_only=False)
-    for split, ids in read(data.source).splits.items():
+    for split, ids in read_graphs(data.source).splits.items():
         np.testing.assert_array_equal(ids, splits[split])
 
 
 def test_splits_saved_by_numpy_1_and_2_agree(real_data: Path, tmp_path: Path) -> None:
     shutil.copytree(real_data / "ogb_mini" / "pcqm4m-v2", tmp_path / "pcqm4m-v2")
-    before = read(PCQM4Mv2(str(tmp_path), processes=1)).splits
+    before = read_graphs(PCQM4Mv2(str(tmp_path), processes=1)).splits
     shutil.copy(tmp_path / "pcqm4m-v2" / "split_dict_np2.pt", tmp_path / "pcqm4m-v2" / "split_dict.pt")
-    after = read(PCQM4Mv2(str(tmp_path), processes=1)).splits
+    after = read_graphs(PCQM4Mv2(str(tmp_path), processes=1)).splits
     for split, ids in before.items():
         np.testing.assert_array_equal(after[split], ids)
 
@@ -145,7 +145,7 @@ def test_submission_of_partial_and_other_splits(tmp_path: Path) -> None:
 )
 def test_invalid_splits_are_reported(tmp_path: Path, splits: dict[str, list[int]], message: str) -> None:
     write(tmp_path, splits=splits)
-    fails(lambda: read(PCQM4Mv2(str(tmp_path), processes=1)), "split_dict.pt", message)
+    assert_fails(lambda: read_graphs(PCQM4Mv2(str(tmp_path), processes=1)), "split_dict.pt", message)
 
 
 @pytest.mark.parametrize(
@@ -157,5 +157,5 @@ def test_invalid_splits_are_reported(tmp_path: Path, splits: dict[str, list[int]
     ],
 )
 def test_malformed_table_is_reported(root: Path, text: str, message: str) -> None:
-    put(root / "pcqm4m-v2" / "raw" / "data.csv.gz", text)
-    fails(lambda: read(PCQM4Mv2(str(root), processes=1)), "data.csv.gz", message)
+    write_gzip(root / "pcqm4m-v2" / "raw" / "data.csv.gz", text)
+    assert_fails(lambda: read_graphs(PCQM4Mv2(str(root), processes=1)), "data.csv.gz", message)

@@ -13,7 +13,7 @@ from gt.data.ogb.metric import OGBAccuracy
 from gt.data.ogb.ppa import ProteinAssociations
 from gt.schema import UNLABELLED
 from gt.train.baseline import baseline
-from tests.data.ogb_files import fails, open_with_ogb, put, read, table
+from tests.data.ogb_files import assert_fails, open_with_ogb, read_graphs, to_csv, write_gzip
 
 SIZES, LINES = [3, 1, 2], [2, 0, 1]
 STRENGTHS = [[0.1, 0.2, 0.333, 0, 0, 1, 0.999], [0.5] * 7, [0.001] * 7]
@@ -23,9 +23,9 @@ STRENGTHS = [[0.1, 0.2, 0.333, 0, 0, 1, 0.999], [0.5] * 7, [0.001] * 7]
 def root(tmp_path: Path) -> Path:
     raw = {"num-node-list": SIZES, "num-edge-list": LINES, "edge": [[2, 0], [1, 2], [0, 1]], "edge-feat": STRENGTHS}
     for part, rows in {**raw, "graph-label": [36, 0, 5]}.items():
-        put(tmp_path / "ogbg_ppa" / "raw" / f"{part}.csv.gz", table(rows))
+        write_gzip(tmp_path / "ogbg_ppa" / "raw" / f"{part}.csv.gz", to_csv(rows))
     for part, ids in {"train": [2], "valid": [0], "test": [1]}.items():
-        put(tmp_path / "ogbg_ppa" / "split" / "species" / f"{part}.csv.gz", table(ids))
+        write_gzip(tmp_path / "ogbg_ppa" / "split" / "species" / f"{part}.csv.gz", to_csv(ids))
     (tmp_path / "ogbg_ppa" / "RELEASE_v1.txt").write_text("v1\n")
     return tmp_path
 
@@ -33,7 +33,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("piece_size", [1, 4, 10**6])
 def test_graphs_for_any_piece_size(root: Path, monkeypatch: pytest.MonkeyPatch, piece_size: int) -> None:
     monkeypatch.setattr(ogb_raw, "PIECE_SIZE", piece_size)
-    graphs = read(ProteinAssociations(str(root)))
+    graphs = read_graphs(ProteinAssociations(str(root)))
     assert graphs.node_ptr.tolist() == [0, 3, 4, 6]
     assert graphs.edge_ptr.tolist() == [0, 4, 4, 6]
     assert graphs.edge_index.tolist() == [[2, 2, 0, 1, 1, 0], [0, 1, 2, 2, 0, 1]]
@@ -47,7 +47,7 @@ def test_graphs_for_any_piece_size(root: Path, monkeypatch: pytest.MonkeyPatch, 
 
 def test_real_graphs_match_ogb(real_data: Path, tmp_path: Path) -> None:
     shutil.copytree(real_data / "ogb_mini" / "ogbg_ppa", tmp_path / "ogbg_ppa")
-    graphs, expected_graphs = read(ProteinAssociations(str(tmp_path))), open_with_ogb("ogbg-ppa", tmp_path)
+    graphs, expected_graphs = read_graphs(ProteinAssociations(str(tmp_path))), open_with_ogb("ogbg-ppa", tmp_path)
     assert len(graphs) == len(expected_graphs)
     for g, expected_graph in enumerate(expected_graphs):
         edges = slice(graphs.edge_ptr[g], graphs.edge_ptr[g + 1])
@@ -71,8 +71,8 @@ def test_real_graphs_match_ogb(real_data: Path, tmp_path: Path) -> None:
     ],
 )
 def test_malformed_file_is_reported(root: Path, part: str, text: str, messages: list[str]) -> None:
-    put(root / "ogbg_ppa" / "raw" / f"{part}.csv.gz", text)
-    fails(lambda: read(ProteinAssociations(str(root))), *messages)
+    write_gzip(root / "ogbg_ppa" / "raw" / f"{part}.csv.gz", text)
+    assert_fails(lambda: read_graphs(ProteinAssociations(str(root))), *messages)
 
 
 def test_data_module_metrics_and_baseline(root: Path) -> None:

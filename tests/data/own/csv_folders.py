@@ -2,10 +2,10 @@
 
 from gt.data.graphs import GraphData
 from gt.data.own.csv_graphs import CSVGraphs
-from tests.data.modules import over
+from tests.data.modules import make_data
 
 
 def open_data(folder, **options):
-    data = over(GraphData, CSVGraphs, str(folder), root=str(folder.parent / "built"), **options)
+    data = make_data(GraphData, CSVGraphs, str(folder), root=str(folder.parent / "built"), **options)
     data.open([])
     return data

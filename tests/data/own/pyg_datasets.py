@@ -12,7 +12,7 @@ from tests.graphs import random_graph
 SIZES = (3, 1, 6, 2, 5, 4, 1, 7, 3, 2, 4, 6)
 
 
-class Kept(InMemoryDataset):
+class CollatedDataset(InMemoryDataset):
     """Graphs in memory, collated as in PyG's own datasets."""
 
     def __init__(self, graphs, transform=None):

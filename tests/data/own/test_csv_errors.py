@@ -7,7 +7,7 @@ import pytest
 from gt.data.own.csv_graphs import CSVGraphs
 from gt.errors import UserError
 from tests.data.own.csv_folders import open_data
-from tests.data.tables_of import EDGES, GRAPHS, NODES, TABLES, line_of, write
+from tests.data.tables_of import EDGES, GRAPHS, NODES, TABLES, error_line, write_tables
 
 
 def drop_column(text, column):
@@ -140,30 +140,30 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_fault_is_one_line_and_leaves_no_store(fault, tmp_path):
     changes, message = FAULTS[fault]
-    folder = write(tmp_path / "csv", **changes)
-    error = line_of(lambda: open_data(folder))
+    folder = write_tables(tmp_path / "csv", **changes)
+    error = error_line(lambda: open_data(folder))
     assert error.startswith(message.format(folder=folder)), error
     assert not list((tmp_path / "built").rglob("*.npy"))
 
 
 def test_unknown_target_gets_a_suggestion(tmp_path):
-    folder = write(tmp_path / "csv")
-    assert line_of(lambda: open_data(folder, target="lable")) == (
+    folder = write_tables(tmp_path / "csv")
+    assert error_line(lambda: open_data(folder, target="lable")) == (
         "data.target: no column 'lable' to predict: did you mean 'label'?"
     )
 
 
 def test_csv_and_tsv_of_one_table_are_rejected(tmp_path):
-    folder = write(tmp_path / "csv")
+    folder = write_tables(tmp_path / "csv")
     (folder / "nodes.tsv").write_text(NODES)
-    assert "nodes.csv and nodes.tsv both exist: keep one" in line_of(lambda: open_data(folder))
+    assert "nodes.csv and nodes.tsv both exist: keep one" in error_line(lambda: open_data(folder))
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_random_damage_raises_only_user_errors(seed, tmp_path):
     """A few bytes of a file are removed, replaced or inserted at random."""
     rng = random.Random(seed)
-    folder = write(tmp_path / "csv")
+    folder = write_tables(tmp_path / "csv")
     path = folder / rng.choice(sorted(TABLES))
     content = bytearray(path.read_bytes())
     start = rng.randrange(len(content))

@@ -15,7 +15,7 @@ from gt.data.datamodule import ALL
 from gt.data.large.links import LinkData
 from gt.data.own.csv_links import CSVLinks
 from gt.errors import UserError
-from tests.runs import network, numbers, predictions, run_of
+from tests.runs import float_columns, network, predictions, write_run
 
 RNG = np.random.default_rng(0)
 NODES = 40
@@ -144,14 +144,14 @@ def test_predictions_name_file_ids_and_serve_as_request(id_format, tmp_path):
     links = np.random.default_rng(3).choice(900, (150, 2)) + 100  # ids that cannot pass for row numbers
     ends = [[id_format.format(end) for end in link] for link in links.tolist()]
     pd.DataFrame(ends, columns=["source", "target"]).to_csv(tmp_path / "mine" / "edges.csv", index=False)
-    run = run_of(tmp_path, CSVLinks, network("model=gcn"), LinkData, path=str(tmp_path / "mine"))
+    run = write_run(tmp_path, CSVLinks, network("model=gcn"), LinkData, path=str(tmp_path / "mine"))
     table = predictions(run, "--split", "test")
     linked = [set(ends) for ends in table.loc[table["target"] == "1.0", ["from_node", "to_node"]].to_numpy()]
     assert linked
     assert all(link in [*map(set, ends)] for link in linked)
     (tmp_path / "split.csv").write_text(table[["from_node", "to_node"]].to_csv(index=False))
     repeated = predictions(run, "--pairs", str(tmp_path / "split.csv"))
-    np.testing.assert_allclose(numbers(repeated, "prediction"), numbers(table, "prediction"), rtol=1e-5)
+    np.testing.assert_allclose(float_columns(repeated, "prediction"), float_columns(table, "prediction"), rtol=1e-5)
 
 
 def test_features_may_be_an_omegaconf_list(tmp_path):
@@ -186,7 +186,7 @@ def test_training_batches_hide_their_links_and_auroc_matches(tmp_path):
 
 def test_pairs_of_a_grown_graph(tmp_path):
     write_tables(tmp_path / "mine")
-    run = run_of(tmp_path, CSVLinks, network("model=gcn"), LinkData, path=str(tmp_path / "mine"))
+    run = write_run(tmp_path, CSVLinks, network("model=gcn"), LinkData, path=str(tmp_path / "mine"))
     (tmp_path / "pairs.csv").write_text("source,target\nn1,n2\nn5,new\n")
     with pytest.raises(UserError, match=r"a table of pairs, --pairs FILE, on the training graph or"):
         predictions(run, f"data.path={tmp_path / 'mine'}")
@@ -204,14 +204,14 @@ def test_pairs_of_a_grown_graph(tmp_path):
     nodes[::-1].to_csv(grown / "nodes.csv", index=False)
     edges[kept].to_csv(grown / "edges.csv", index=False)
     same_links = predictions(run, f"data.path={grown}", "--pairs", str(tmp_path / "pairs.csv"))
-    before = numbers(original[:1], "prediction")
-    np.testing.assert_allclose(numbers(same_links[:1], "prediction"), before, rtol=1e-4)
+    before = float_columns(original[:1], "prediction")
+    np.testing.assert_allclose(float_columns(same_links[:1], "prediction"), before, rtol=1e-4)
 
     nodes.iloc[:1].assign(node="new").to_csv(grown / "nodes.csv", index=False, mode="a", header=False)
     edges.iloc[:1].assign(source="n1", target="new").to_csv(grown / "edges.csv", index=False, mode="a", header=False)
     extended = predictions(run, f"data.path={grown}", "--pairs", str(tmp_path / "pairs.csv"))
     assert extended["prediction"].ne("").all()
-    assert numbers(extended[:1], "prediction") != pytest.approx(before, rel=1e-4)
+    assert float_columns(extended[:1], "prediction") != pytest.approx(before, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_pairs_of_a_grown_graph(tmp_path):
 )
 def test_incompatible_new_graph_is_rejected(column, value, message, tmp_path):
     write_tables(tmp_path / "mine")
-    run = run_of(tmp_path, CSVLinks, network("model=gcn"), LinkData, path=str(tmp_path / "mine"))
+    run = write_run(tmp_path, CSVLinks, network("model=gcn"), LinkData, path=str(tmp_path / "mine"))
     path = tmp_path / "mine" / "nodes.csv"
     nodes = pd.read_csv(path)
     changed = nodes.drop(columns=column) if value is None else nodes.assign(**{column: value})
@@ -235,7 +235,7 @@ def test_incompatible_new_graph_is_rejected(column, value, message, tmp_path):
 
 def test_node_embeddings_do_not_transfer_to_new_graphs(tmp_path):
     write_tables(tmp_path / "mine", nodes=False)
-    run = run_of(tmp_path, CSVLinks, network("model=gcn"), LinkData, path=str(tmp_path / "mine"))
+    run = write_run(tmp_path, CSVLinks, network("model=gcn"), LinkData, path=str(tmp_path / "mine"))
     (tmp_path / "pairs.csv").write_text("source,target\nn1,n2\n")
     with pytest.raises(UserError, match="predict pairs of that graph, by --pairs FILE without other data"):
         predictions(run, f"data.path={tmp_path / 'mine'}", "--pairs", str(tmp_path / "pairs.csv"))

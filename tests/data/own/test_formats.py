@@ -13,8 +13,8 @@ from gt.data.large.nodes import NodeData
 from gt.data.own.csv_graphs import CSVGraphs
 from gt.data.own.graph_files import GraphFiles
 from gt.errors import UserError
-from tests.data.modules import over
-from tests.data.tables_of import line_of
+from tests.data.modules import make_data
+from tests.data.tables_of import error_line
 
 
 def karate_club(directed=False):
@@ -27,7 +27,7 @@ def karate_club(directed=False):
 
 
 def open_data(path, module=NodeData, source=GraphFiles, **options):
-    data = over(module, source, str(path), root=str(path.parent / "built"), **options)
+    data = make_data(module, source, str(path), root=str(path.parent / "built"), **options)
     data.open([])
     return data
 
@@ -107,7 +107,7 @@ def test_layout_attributes_are_unused(tmp_path):
 )
 def test_malformed_file_is_reported_in_one_line(name, content, message, tmp_path):
     (tmp_path / name).write_text(content)
-    assert message in line_of(lambda: open_data(tmp_path / name))
+    assert message in error_line(lambda: open_data(tmp_path / name))
 
 
 def test_gml_with_names_alone_has_no_target(tmp_path):
@@ -115,7 +115,9 @@ def test_gml_with_names_alone_has_no_target(tmp_path):
     for data in graph.nodes.values():
         data.clear()
     nx.write_gml(nx.relabel_nodes(graph, str), tmp_path / "g.gml")
-    assert "'label' is not a target: 34 different texts for 34 nodes" in line_of(lambda: open_data(tmp_path / "g.gml"))
+    assert "'label' is not a target: 34 different texts for 34 nodes" in error_line(
+        lambda: open_data(tmp_path / "g.gml")
+    )
 
 
 def test_d3_links_by_position_or_id(tmp_path):
@@ -147,7 +149,7 @@ def test_d3_links_by_position_or_id(tmp_path):
     )
     links[3]["target"] = 30
     path.write_text(json.dumps({"nodes": nodes_with_ids, "links": links}))
-    assert "there is no node '30'" in line_of(lambda: open_data(path, target="group"))
+    assert "there is no node '30'" in error_line(lambda: open_data(path, target="group"))
 
 
 @pytest.mark.parametrize(("id_type", "end_type"), [(float, int), (int, float), (float, float), (float, str)])
@@ -199,7 +201,7 @@ def test_gephi_tables(tmp_path):
     folder.mkdir()
     (folder / "Friends [Nodes].csv").write_text(GEPHI_NODES)
     (folder / "Friends [Edges].csv").write_text(GEPHI_EDGES)
-    line = line_of(lambda: open_data(folder, NodeData, CSVGraphs))
+    line = error_line(lambda: open_data(folder, NodeData, CSVGraphs))
     assert "'Label' is not a target" in line
     assert "data.target=modularity_class" in line
     data = open_data(folder, NodeData, CSVGraphs, target="modularity_class")
@@ -211,7 +213,7 @@ def test_gephi_tables(tmp_path):
     assert {name for name, role in store.notes["attributes"]["edges"].items() if role == "numbers"} == {"Weight"}
     assert open_data(folder, NodeData, CSVGraphs, target="modularity_class", undirected=False).graphs.edge_ptr[-1] == 29
     (folder / "Friends [Edges].csv").write_text(GEPHI_EDGES.replace("Undirected", "Directed", 1))
-    assert "[Edges].csv, line 3: an edge is undirected" in line_of(lambda: open_data(folder, NodeData, CSVGraphs))
+    assert "[Edges].csv, line 3: an edge is undirected" in error_line(lambda: open_data(folder, NodeData, CSVGraphs))
 
 
 @pytest.mark.parametrize(
@@ -248,7 +250,7 @@ def test_edge_list_with_node_table(name, content, weights, tmp_path):
 def test_malformed_edge_list_is_reported_in_one_line(content, message, tmp_path):
     (tmp_path / "nodes.csv").write_text("node,label,split\na,u,train\nb,v,train\nc,u,valid\n")
     (tmp_path / "edges.txt").write_text(content)
-    assert message in line_of(lambda: open_data(tmp_path, NodeData, CSVGraphs))
+    assert message in error_line(lambda: open_data(tmp_path, NodeData, CSVGraphs))
 
 
 def test_yed_layout_elements_are_ignored(tmp_path):

@@ -12,8 +12,8 @@ from gt.data.batching import gather
 from gt.data.graphs import GraphData
 from gt.data.own.graph_files import GraphFiles
 from gt.graph import GraphBatch
-from tests.data.modules import over
-from tests.data.tables_of import gzip_file, line_of
+from tests.data.modules import make_data
+from tests.data.tables_of import error_line, gzip_file
 
 HEAD = """<?xml version="1.0" encoding="UTF-8"?>
 <graphml xmlns="http://graphml.graphdrawing.org/xmlns">
@@ -63,7 +63,7 @@ def to_pyg(graphs):
 
 
 def open_graphs(path, folder, **options):
-    data = over(GraphData, GraphFiles, str(path), root=str(folder / "built"), **options)
+    data = make_data(GraphData, GraphFiles, str(path), root=str(folder / "built"), **options)
     data.open([])
     return data.graphs
 
@@ -219,7 +219,7 @@ def test_malformed_graphml_is_reported_in_one_line(fault, tmp_path):
     content, message = GRAPHML_FAULTS[fault]
     path = tmp_path / "g.graphml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    error = line_of(lambda: open_graphs(path, tmp_path))
+    error = error_line(lambda: open_graphs(path, tmp_path))
     message = message.format(path=path)
     assert error.startswith(message if message.startswith(str(path)) else f"{path}, {message}"), error
     assert not list((tmp_path / "built").rglob("*.npy"))
@@ -307,12 +307,14 @@ def test_malformed_json_is_reported_in_one_line(fault, tmp_path):
     content, message = JSON_FAULTS[fault]
     path = tmp_path / "g.json"
     path.write_text(content)
-    error = line_of(lambda: open_graphs(path, tmp_path))
+    error = error_line(lambda: open_graphs(path, tmp_path))
     assert error.startswith(message.format(path=path)), error
 
 
 def test_paths_without_graphs_are_reported(tmp_path):
     (tmp_path / "other.dot").write_text("x")
     for path in (tmp_path, tmp_path / "absent.json", tmp_path / "*.json"):
-        assert line_of(lambda path=path: open_graphs(path, tmp_path)).startswith(f"no graphs at {path}: set data.path")
-    assert "other.dot is not a file of .graphml, " in line_of(lambda: open_graphs(tmp_path / "other.dot", tmp_path))
+        assert error_line(lambda path=path: open_graphs(path, tmp_path)).startswith(
+            f"no graphs at {path}: set data.path"
+        )
+    assert "other.dot is not a file of .graphml, " in error_line(lambda: open_graphs(tmp_path / "other.dot", tmp_path))

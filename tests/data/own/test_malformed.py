@@ -34,10 +34,10 @@ from tests.data.sources import (
     SOURCES,
     TEXT,
     Change,
-    contents,
-    opened,
+    file_contents,
+    open_source,
     overrides_of,
-    written,
+    write_source,
 )
 from tests.data.tables_of import EDGES, GRAPHS, NODES
 
@@ -338,11 +338,11 @@ PARAMETERS = [
 @pytest.mark.parametrize("source", SOURCES)
 def test_intact_files_open(source: str, tmp_path: Path) -> None:
     """Without a change the files open: the faults below come from the changes alone."""
-    source_folder = written(source, tmp_path, {})
-    before = contents(source_folder)
-    assert opened(source, tmp_path).has("train")
+    source_folder = write_source(source, tmp_path, {})
+    before = file_contents(source_folder)
+    assert open_source(source, tmp_path).has("train")
     assert {
-        name: content for name, content in contents(source_folder).items() if not name.startswith("stores/")
+        name: content for name, content in file_contents(source_folder).items() if not name.startswith("stores/")
     } == before
 
 
@@ -356,33 +356,33 @@ def test_fault_is_one_line_and_changes_no_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    source_folder = written(source, tmp_path, changes)
-    before = contents(tmp_path)
+    source_folder = write_source(source, tmp_path, changes)
+    before = file_contents(tmp_path)
     with pytest.raises(UserError) as caught:
-        opened(source, tmp_path, **options)
+        open_source(source, tmp_path, **options)
     error = str(caught.value)
     assert message.replace("@", str(source_folder)) in error
     assert len(error.splitlines()) == 1
-    assert contents(tmp_path) == before
+    assert file_contents(tmp_path) == before
 
 
 def test_tiny_validation_share_is_reported(tmp_path: Path) -> None:
-    written("text", tmp_path, {"t.txt": "x" * 900})
+    write_source("text", tmp_path, {"t.txt": "x" * 900})
     with pytest.raises(UserError, match=r"t\.txt: the valid split has 1 of 900 characters.* data\.valid"):
-        opened("text", tmp_path, context=16, valid=0.001)
+        open_source("text", tmp_path, context=16, valid=0.001)
 
 
 def test_store_of_a_short_text_serves_shorter_blocks(tmp_path: Path) -> None:
-    source_folder = written("text", tmp_path, {"t.txt": "x" * 36})
+    source_folder = write_source("text", tmp_path, {"t.txt": "x" * 36})
     with pytest.raises(UserError) as caught:
-        opened("text", tmp_path, context=16)
+        open_source("text", tmp_path, context=16)
     assert (
         str(caught.value)
         == f"{source_folder}/t.txt has 32 training characters of 36: too few for blocks of 16; lower data.context"
     )
-    kept = contents(tmp_path / "root")
-    assert opened("text", tmp_path, context=15).has("train")
-    assert contents(tmp_path / "root") == kept
+    kept = file_contents(tmp_path / "root")
+    assert open_source("text", tmp_path, context=15).has("train")
+    assert file_contents(tmp_path / "root") == kept
 
 
 # by name: a replacement of line 5 of the table, and why this row is skipped
@@ -406,9 +406,9 @@ SKIPPED = {
 @pytest.mark.parametrize("fault", SKIPPED)
 def test_skipped_row_is_listed_with_its_reason(fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     row, reason = SKIPPED[fault]
-    source_folder = written("molecules", tmp_path, {"m.csv": with_line(5, row)})
-    before = contents(source_folder)
-    data = opened("molecules", tmp_path)
+    source_folder = write_source("molecules", tmp_path, {"m.csv": with_line(5, row)})
+    before = file_contents(source_folder)
+    data = open_source("molecules", tmp_path)
     assert isinstance(data.source, Molecules)
     assert f"29 molecules; random split 23 / 3 / 3; 1 of 30 rows skipped, listed in {data.source.skipped_rows}" in (
         capsys.readouterr().out
@@ -417,7 +417,7 @@ def test_skipped_row_is_listed_with_its_reason(fault: str, tmp_path: Path, capsy
         [listed] = csv.DictReader(file)
     assert (listed["row"], listed["line"]) == ("3", "5")
     assert reason in listed["reason"]
-    assert contents(source_folder) == before
+    assert file_contents(source_folder) == before
     assert not list(tmp_path.rglob("*.part"))
 
 
@@ -436,13 +436,13 @@ GZIP_BOMBS = {
 def test_gzip_bomb_is_rejected(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MIN_LIMIT", 2**20)
     name, row, options = GZIP_BOMBS[source]
-    source_folder = written(source, tmp_path, {name: gzip.compress(row + row * (2**22 // len(row)))})
+    source_folder = write_source(source, tmp_path, {name: gzip.compress(row + row * (2**22 // len(row)))})
     (source_folder / name.removesuffix(".gz")).unlink(missing_ok=True)
-    before = contents(tmp_path)
+    before = file_contents(tmp_path)
     with pytest.raises(UserError, match="grows to more than 200 times its size") as caught:
-        opened(source, tmp_path, **options)
+        open_source(source, tmp_path, **options)
     assert str(caught.value).startswith(str(source_folder / name))
-    assert contents(tmp_path) == before
+    assert file_contents(tmp_path) == before
 
 
 RUN_CASES = [("molecules", "every row unreadable"), ("objects", "broken"), ("tu", "pickle")]
@@ -454,8 +454,8 @@ def test_train_script_ends_with_the_error_line(tmp_path: Path) -> None:
         changes, message, *_ = CASES[source][name]
         folder = tmp_path / source.replace(" ", "_")
         folder.mkdir()
-        source_folder = written(source, folder, changes)
-        before = contents(folder)
+        source_folder = write_source(source, folder, changes)
+        before = file_contents(folder)
         keys = [f"data.{key}={value}" for key, value in overrides_of(source, folder, {}).items()]
         command = [sys.executable, str(CONFIGS.parent / "train.py"), f"data={SOURCES[source][1]}", *keys, "logger=csv"]
         result = subprocess.run(
@@ -463,7 +463,7 @@ def test_train_script_ends_with_the_error_line(tmp_path: Path) -> None:
             cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
             check=False,
         )  # fmt: skip
-        assert contents(folder) == before
+        assert file_contents(folder) == before
         return message.replace("@", str(source_folder)), result
 
     with ThreadPoolExecutor(2) as pool:

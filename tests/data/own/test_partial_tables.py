@@ -12,8 +12,8 @@ from gt.data.large.nodes import NodeData
 from gt.data.own.csv_graphs import CSVGraphs
 from gt.data.own.graph_files import GraphFiles
 from gt.errors import UserError
-from tests.data.modules import over
-from tests.runs import network, predictions, run_of
+from tests.data.modules import make_data
+from tests.runs import network, predictions, write_run
 
 SPLITS = ["train", "train", "valid", "test", ""] * 8
 LABELS = ["a", "b", "b"] * 13 + ["a"]
@@ -38,7 +38,7 @@ def write_graphs(path: Path, **attributes: list) -> Path:
 
 
 def open_data(source: type, module: type, path: Path, **options):
-    data = over(module, source, str(path), root=str(path.parent / "root"), **options)
+    data = make_data(module, source, str(path), root=str(path.parent / "root"), **options)
     data.open([])
     return data
 
@@ -71,7 +71,7 @@ def test_folds_include_nodes_without_split(tmp_path, capsys):
 
 
 def test_new_nodes_need_no_split(tmp_path):
-    run = run_of(tmp_path, CSVGraphs, network("model=gcn"), NodeData, path=str(write_nodes(tmp_path / "mine")))
+    run = write_run(tmp_path, CSVGraphs, network("model=gcn"), NodeData, path=str(write_nodes(tmp_path / "mine")))
     trained = predictions(run, "--split", "test")
     for splits in (SPLITS, [""] * 40):
         table = predictions(run, f"data.path={write_nodes(tmp_path / 'new', splits)}")

@@ -6,12 +6,14 @@ from torch_geometric.data import Data, HeteroData
 
 from gt.data.own.pyg import build
 from gt.errors import UserError
-from tests.data.own.pyg_datasets import Kept, Uncollated, random_graphs
+from tests.data.own.pyg_datasets import CollatedDataset, Uncollated, random_graphs
 
 
 def nine_graphs(**changes):
     """Nine copies of a small graph, some of its attributes replaced."""
-    return Kept([Data(**{"x": torch.zeros(3, 1), "edge_index": torch.empty(2, 0).long(), "y": 1.5, **changes})] * 9)
+    return CollatedDataset(
+        [Data(**{"x": torch.zeros(3, 1), "edge_index": torch.empty(2, 0).long(), "y": 1.5, **changes})] * 9
+    )
 
 
 WITHOUT_NODES = Data(
@@ -45,9 +47,9 @@ WIDER_FEATURES = Data(
         (lambda: nine_graphs(y=float("inf")), "own, graph 0: inf as a target is not finite"),
         (lambda: nine_graphs(y=float("nan")), "own, graph 0: no targets at all, nothing to learn"),
         (lambda: nine_graphs(y=torch.zeros(2, 1)), "own, graph 0: y has 2 rows, neither one for the graph nor one"),
-        (lambda: Kept(random_graphs()[:1]), "own is a single graph"),
+        (lambda: CollatedDataset(random_graphs()[:1]), "own is a single graph"),
         (
-            lambda: Kept(random_graphs()[:2]),
+            lambda: CollatedDataset(random_graphs()[:2]),
             "own: 2 graphs: too few labelled samples (2) for splits of [0.8, 0.1, 0.1]",
         ),
         (lambda: Uncollated([]), "own holds no graphs"),
@@ -57,7 +59,7 @@ WIDER_FEATURES = Data(
             lambda: Uncollated([*random_graphs(), WIDER_FEATURES]),
             "own, graph 12: x is int64 (1, 3), but in graph 0 int64 ",
         ),
-        (lambda: Kept([*random_graphs(), WITHOUT_NODES]), "own, graph 12 has no nodes"),
+        (lambda: CollatedDataset([*random_graphs(), WITHOUT_NODES]), "own, graph 12 has no nodes"),
         (
             lambda: nine_graphs(x=torch.zeros(3, 1) + 1j),
             "own: x holds complex numbers: store their real and imaginary parts",
@@ -81,10 +83,12 @@ def test_unread_attributes_may_differ_between_graphs():
 
 
 def test_unread_complex_attributes_are_ignored():
-    assert build({"": Kept(random_graphs(signal=lambda graph, _: torch.zeros(graph.num_nodes, 1) + 1j))}, "own")
+    assert build(
+        {"": CollatedDataset(random_graphs(signal=lambda graph, _: torch.zeros(graph.num_nodes, 1) + 1j))}, "own"
+    )
 
 
 def test_splits_with_different_columns_are_rejected():
     wide = random_graphs(x=lambda g, i: torch.zeros(g.num_nodes, 5))
     with pytest.raises(UserError, match="own: x differs between the splits"):
-        build({"train": Kept(random_graphs()), "valid": Kept(wide)}, "own")
+        build({"train": CollatedDataset(random_graphs()), "valid": CollatedDataset(wide)}, "own")

@@ -14,7 +14,7 @@ from gt.data.own.graph_files import files
 from gt.data.own.pyg import PyG
 from gt.data.own.pyg_saved import saved_graphs
 from gt.errors import UserError
-from tests.data.own.pyg_datasets import SIZES, Kept
+from tests.data.own.pyg_datasets import SIZES, CollatedDataset
 from tests.graphs import random_graph
 
 
@@ -74,7 +74,7 @@ def arrays(data):
 )
 def test_saved_graphs_equal_the_dataset(form, tmp_path):
     graphs = labelled_graphs()
-    expected = GraphData(PyG(partial(Kept, graphs), root=str(tmp_path / "other")))
+    expected = GraphData(PyG(partial(CollatedDataset, graphs), root=str(tmp_path / "other")))
     expected.open([])
     data = open_saved(GraphData, form(graphs), tmp_path)
     for actual, reference in zip(arrays(data), arrays(expected), strict=True):

@@ -18,7 +18,7 @@ from gt.errors import UserError
 from gt.layers import GINE, ParallelBlock
 from gt.model import GraphTransformer
 from gt.schema import UNLABELLED
-from tests.data.own.pyg_datasets import Kept, Uncollated
+from tests.data.own.pyg_datasets import CollatedDataset, Uncollated
 
 COUNTS = {"paper": 30, "author": 12, "venue": 3}
 RELATIONS = {
@@ -83,7 +83,7 @@ def test_shared_linear_map_equals_one_per_type(widths):
 
 def test_targets_and_masks_come_from_their_node_type():
     graph = library(widths={"author": 2})
-    store = one_graph(Kept([graph]), "library")
+    store = one_graph(CollatedDataset([graph]), "library")
     papers = np.arange(30)
     assert {split: rows.tolist() for split, rows in store.splits.items()} == {
         split: papers[papers % 3 == number].tolist() for number, split in enumerate(("train", "valid", "test"))
@@ -107,7 +107,7 @@ def test_other_node_types_are_unlabelled(dtype, columns):
         del graph["paper"][mask]
     y = classes if not columns else torch.stack([classes, 1 - classes][:columns], dim=1)
     graph["paper"].y = y.to(dtype)
-    store = one_graph(Kept([graph]), "library")
+    store = one_graph(CollatedDataset([graph]), "library")
     assert sorted(np.concatenate(list(store.splits.values())).tolist()) == list(range(30))
     expected = ("multiclass", 2) if columns < 2 else ("binary", 2)
     assert (store.schema.kind, store.schema.outputs) == expected
@@ -116,7 +116,7 @@ def test_other_node_types_are_unlabelled(dtype, columns):
     assert (np.isnan(targets[30:]) if columns == 2 else targets[30:] == UNLABELLED).all()
 
 
-@pytest.mark.parametrize("dataset", [Kept, Uncollated])
+@pytest.mark.parametrize("dataset", [CollatedDataset, Uncollated])
 def test_targets_of_whole_graphs(dataset):
     graphs = [library(seed, widths=dict.fromkeys(COUNTS, 2)) for seed in range(9)]
     for number, graph in enumerate(graphs):

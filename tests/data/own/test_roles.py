@@ -11,8 +11,8 @@ from gt.data.large.nodes import NodeData
 from gt.data.own.csv_graphs import CSVGraphs
 from gt.data.own.graph_files import GraphFiles
 from gt.errors import UserError
-from tests.data.modules import over
-from tests.data.tables_of import line_of
+from tests.data.modules import make_data
+from tests.data.tables_of import error_line
 
 
 def gephi_ring(count=40, **attributes):
@@ -29,21 +29,23 @@ def gephi_ring(count=40, **attributes):
 def open_graphs(graph, folder, **options):
     path = folder / "g.graphml"
     nx.write_graphml(graph, path)
-    data = over(NodeData, GraphFiles, str(path), root=str(folder / "built"), **options)
+    data = make_data(NodeData, GraphFiles, str(path), root=str(folder / "built"), **options)
     data.open([])
     return data.graphs
 
 
 def test_names_are_no_target_and_alternatives_are_suggested(tmp_path):
-    line = line_of(lambda: open_graphs(gephi_ring(club=["a", "b"], age=[31, 47, 28]), tmp_path))
+    line = error_line(lambda: open_graphs(gephi_ring(club=["a", "b"], age=[31, 47, 28]), tmp_path))
     assert "g.graphml: 'label' is not a target: 40 different texts for 40 nodes" in line
     assert "choose one of club, age: data.target=club" in line
-    assert "no other attribute" in line_of(lambda: open_graphs(gephi_ring(), tmp_path))
+    assert "no other attribute" in error_line(lambda: open_graphs(gephi_ring(), tmp_path))
 
 
 def test_likely_targets_are_suggested_first(tmp_path):
     floats = {f"f{n}": [0.1 * n + k / 7 for k in range(40)] for n in range(9)}
-    line = line_of(lambda: open_graphs(gephi_ring(**floats, team=["a", "b"], **{"class": ["u", "v", "w"]}), tmp_path))
+    line = error_line(
+        lambda: open_graphs(gephi_ring(**floats, team=["a", "b"], **{"class": ["u", "v", "w"]}), tmp_path)
+    )
     assert "choose one of class, team, f0, f1, f2, f3, f4, f5 and 3 more: data.target=class" in line
 
 
@@ -73,7 +75,7 @@ def test_layout_positions_are_used_on_request(tmp_path):
     graph = gephi_ring()
     for _, data in graph.nodes.data():
         del data["label"]
-    line = line_of(lambda: open_graphs(graph, tmp_path))
+    line = error_line(lambda: open_graphs(graph, tmp_path))
     assert "'y' is not a target" in line
     assert line.endswith("data.target=y data.kind=regression")
     with_target = open_graphs(graph, tmp_path, target="y")
@@ -81,7 +83,7 @@ def test_layout_positions_are_used_on_request(tmp_path):
     assert with_target.notes["attributes"]["nodes"]["x"] == "numbers"
     with_features = open_graphs(gephi_ring(club=["a", "b"]), tmp_path, target="club", features=["x", "y"])
     assert (with_features.schema.node_floats, with_features.schema.edge_floats) == (2, 0)
-    assert "data.features: no column 'hight'" in line_of(
+    assert "data.features: no column 'hight'" in error_line(
         lambda: open_graphs(graph, tmp_path, target="y", features=["hight"])
     )
 
@@ -163,7 +165,7 @@ def test_integers_are_categories_unless_written_as_floats(as_floats, tmp_path, c
     if as_floats:
         assert source.build_known(graphs.schema).nodes["x"][7].tolist() == [85, 3]
     else:
-        line = line_of(lambda: source.build_known(graphs.schema))
+        line = error_line(lambda: source.build_known(graphs.schema))
         assert "nodes.csv, line 9: 'age' is '85', which the model has not learned" in line
         assert line.endswith("write it as 85.0 (a double in GraphML and GEXF) in the training data and train again")
 
@@ -172,7 +174,7 @@ def test_unknown_text_category_gets_no_advice_on_numbers(tmp_path):
     graphs = open_nodes(tmp_path / "csv", "node,kind,label", *(f"{n},{'ab'[n % 2]},{n % 3}" for n in range(30)))
     path = tmp_path / "csv" / "nodes.csv"
     path.write_text(path.read_text().replace("\n7,b", "\n7,c"))
-    line = line_of(lambda: CSVGraphs(str(path.parent), root=str(tmp_path)).build_known(graphs.schema))
+    line = error_line(lambda: CSVGraphs(str(path.parent), root=str(tmp_path)).build_known(graphs.schema))
     assert line.endswith("'kind' is 'c', which the model has not learned")
 
 

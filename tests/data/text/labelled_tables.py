@@ -5,7 +5,7 @@ from pathlib import Path
 from gt.data.graphs import GraphData
 from gt.data.text.classification import TextClassification
 from gt.data.text.tokenizer import loads
-from tests.data.modules import over
+from tests.data.modules import make_data
 
 ROWS = [(f"a {'good' if i % 3 else 'bad'} film, number {i}", "pos" if i % 3 else "neg") for i in range(60)]
 
@@ -16,7 +16,7 @@ def write_tsv(path: Path, rows=ROWS, header: str = "") -> Path:
 
 
 def open_data(path: Path, **options) -> TextClassification:
-    data = over(
+    data = make_data(
         GraphData, TextClassification, str(path), **({"batch_size": 4, "root": str(path.parent / "root")} | options)
     )
     data.open([])

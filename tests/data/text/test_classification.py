@@ -13,7 +13,7 @@ from gt.data.text.paths import paths_in_order
 from gt.data.text.tokenizer import Bytes, loads
 from gt.encodings import RandomWalk
 from gt.errors import UserError
-from tests.data.modules import over
+from tests.data.modules import make_data
 from tests.data.text.labelled_tables import ROWS, decoded_split, open_data, write_tsv
 
 
@@ -22,7 +22,7 @@ def test_labels_with_text_are_sorted_as_text(text_label, tmp_path):
     labels = ("10", "9", text_label)
     rows = "".join(f"a longer text, number {n}, about nothing\t{label}\n" for n in range(30) for label in labels)
     (tmp_path / "a.tsv").write_text(rows)
-    data = over(GraphData, TextClassification, str(tmp_path / "a.tsv"), root=str(tmp_path))
+    data = make_data(GraphData, TextClassification, str(tmp_path / "a.tsv"), root=str(tmp_path))
     data.open([])
     assert data.schema.names == tuple(sorted(labels))
 
@@ -39,7 +39,7 @@ def test_invalid_paths_labels_and_options_are_rejected(tmp_path):
         open_data(tmp_path / "a.tsv", valid_path=str(unknown_label))
     for options in ({"tokens": "characters"}, {"longest": 0}, {"valid": 0.0}, {"valid": 0.5, "test": 0.5}):
         with pytest.raises(ValueError, match=r"must be|leave no training"):
-            over(GraphData, TextClassification, "any", **options)
+            make_data(GraphData, TextClassification, "any", **options)
 
 
 def test_test_split_with_hidden_labels_is_left_out(tmp_path, capsys):

@@ -9,7 +9,7 @@ import torch
 from gt.data.text.hub import HuggingFaceText
 from gt.data.text.language import LanguageData
 from gt.errors import UserError
-from tests.data.modules import over
+from tests.data.modules import make_data
 
 
 class FakeRows(list):
@@ -45,7 +45,7 @@ def test_hub_dataset_is_read_by_split(tmp_path, monkeypatch):
         monkeypatch, {"train": rows, "validation": FakeRows(rows[:8]), "test": FakeRows(rows[:4]), "extra": rows}
     )
     options = {"config": "raw", "tokens": "characters", "context": 8, "root": str(tmp_path)}
-    data = over(LanguageData, HuggingFaceText, "wikitext", **options)
+    data = make_data(LanguageData, HuggingFaceText, "wikitext", **options)
     data.open([])
     assert requests == [("wikitext", "raw", None)]
     decoded = {split: data.opened.tokenizer.decode(tokens.tolist()) for split, tokens in data.tokens.items()}
@@ -53,7 +53,7 @@ def test_hub_dataset_is_read_by_split(tmp_path, monkeypatch):
     assert decoded == {"train": repeat * 20, "valid": repeat * 2, "test": repeat}
     batch = next(iter(data.loader("train")))
     assert torch.equal(batch.x[1:8, 0], batch.y[:7])
-    over(LanguageData, HuggingFaceText, "wikitext", **options).open([])
+    make_data(LanguageData, HuggingFaceText, "wikitext", **options).open([])
     assert len(requests) == 1  # the store is reused, without the network
 
 
@@ -64,7 +64,7 @@ def test_local_dataset_store_depends_on_its_files(tmp_path, monkeypatch):
     for ordered in (names, names[::-1], names):
         for content, name in enumerate(ordered):
             (folder / name).write_text(str(content))
-        over(LanguageData, HuggingFaceText, str(folder), tokens="bytes", context=8, root=str(tmp_path)).open([])
+        make_data(LanguageData, HuggingFaceText, str(folder), tokens="bytes", context=8, root=str(tmp_path)).open([])
     assert len(requests) == 2
 
 

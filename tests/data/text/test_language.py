@@ -23,7 +23,7 @@ from gt.graph import path_graphs
 from gt.layers import Attention, FeedForward, ParallelBlock
 from gt.masks import Causal
 from gt.model import GraphTransformer
-from tests.data.modules import over
+from tests.data.modules import make_data
 
 DISTINCT = "".join(map(chr, range(0x4E00, 0x4E00 + 1000)))  # no character repeats, so that a token tells its position
 
@@ -35,7 +35,7 @@ def write_text(folder: Path, text: str = DISTINCT) -> str:
 
 
 def open_data(folder: Path, text: str = DISTINCT, **options) -> Text:
-    data = over(
+    data = make_data(
         LanguageData,
         Text,
         write_text(folder, text),
@@ -176,7 +176,7 @@ def test_path_below_a_file_is_reported(tmp_path):
 def test_options_out_of_range_are_rejected(tmp_path):
     for options in ({"context": 0}, {"valid": 0.0}, {"valid": 1.0}, {"batch_size": 0}):
         with pytest.raises(ValueError, match="must"):
-            over(LanguageData, Text, "any", **options)
+            make_data(LanguageData, Text, "any", **options)
 
 
 def test_encodings_of_stored_graphs_are_rejected(tmp_path):
