@@ -106,7 +106,7 @@ def test_permitted_change_is_printed(argument, run_folder, capsys):
         "encoding.rwse.steps=4", "seed=7",
         "data.batch_size=64", "data.source.view=sequence", "data.seed=3", "stage=prepare",
         "trainer.accumulate_grad_batches=4", "trainer.limit_train_batches=3",
-        "optim.optimizer._target_=torch.optim.Adam", "optim._target_=tests.cli.test_construct.Layer",
+        "optim.optimizer._target_=torch.optim.Adam", "optim._target_=tests.train.test_construct.Layer",
         "mask._target_=gt.masks.Complete", "model.block.local._target_=gt.layers.FeedForward",
         "optim.schedule._target_=torch.optim.lr_scheduler.LinearLR",
         "trainer.fast_dev_run=true", "model.block.norm.eps=0.1", "criterion=loss",

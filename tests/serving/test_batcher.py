@@ -63,5 +63,5 @@ def test_batches_are_filled_and_errors_isolated():
     answers = asyncio.run(run_batcher())
     assert answers[:2] + answers[3:] == [["aa"], ["bb"], ["cc"], ["dd"], ["ee", "ff", "gg", "hh", "ii", "jj"]]
     assert isinstance(answers[2], UserError)
-    assert seen == [4, 1, 4, 2] or sum(seen) == 11
+    assert sum(seen) == 11
     assert max(seen) == 4

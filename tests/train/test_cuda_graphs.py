@@ -1,92 +1,183 @@
-"""What CUDA graphs require of a compiled network: step marks, gradients outside of their memory, a mode by device."""
+"""Training passes replayed as CUDA graphs, emulated on a CPU by traces that repeat the same operations."""
 
-import json
 from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn import functional as F
 
-from gt.data.large.nodes import refuse_dense
+import gt.dropout
+import gt.layers.gated
+import gt.linear
+from gt.bench.shapes import padded
+from gt.data.batching import prepare_all
 from gt.errors import UserError
-from gt.graph import path_graphs
-from gt.layers import Attention, ParallelBlock
+from gt.graph import GraphBatch
+from gt.layers import Attention, FeedForward, GatedGCN, ParallelBlock
+from gt.masks import Complete, Hops, VirtualNodes
 from gt.model import GraphTransformer
 from gt.schema import Schema
 from gt.train import compile as compiling
-from gt.train.checkpoint_files import read
-from gt.train.compile import Compiled
-from gt.train.steps import Steps
-from tests.small_runs import train, write_graphs
+from gt.train.cuda_graphs import MAX_GRAPHS, Replayed, signature, tensors_of
+from tests.graphs import random_batch
+
+SCHEMA = Schema(node_vocab=(4,), edge_vocab=(3,), outputs=2)
+SIZES = [(3, 5, 1), (4, 2, 6), (1, 1, 2), (6, 3, 5)]
 
 
-@pytest.fixture
-def eager(monkeypatch):
-    """Compile nothing."""
-    monkeypatch.setattr(nn.Module, "compile", lambda part, **options: None)
+def record(module: nn.Module, sample: tuple[Tensor, ...], allow_unused_input: bool, pool: object):
+    """Stand in for `torch.cuda.make_graphed_callables`: warm up, then repeat one recorded list of operations."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+    def both_passes(gradient: Tensor, *tensors: Tensor) -> list[Tensor | None]:
+        out = module(*tensors)
+        return [out, *torch.autograd.grad(out, parameters, gradient, allow_unused=allow_unused_input)]
+
+    for _ in range(3):
+        example = torch.ones_like(module(*sample))
+    trace = make_fx(both_passes)(example, *sample)
+
+    class Replay(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, *_: Tensor) -> Tensor:
+            ctx.before = torch.get_rng_state()
+            out = trace(torch.zeros_like(example), *sample)[0]
+            return out.detach()
+
+        @staticmethod
+        def backward(ctx, gradient: Tensor):
+            after, buffers = torch.get_rng_state(), [(buffer, buffer.clone()) for buffer in module.buffers()]
+            torch.set_rng_state(ctx.before)
+            gradients = trace(gradient, *sample)[1:]
+            torch.set_rng_state(after)
+            for buffer, value in buffers:
+                buffer.copy_(value)
+            return tuple(gradients)
+
+    def replay(*tensors: Tensor) -> Tensor:
+        for static, tensor in zip(sample, tensors, strict=True):
+            static.copy_(tensor)
+        return Replay.apply(*parameters)
+
+    return replay
 
 
-def network(depth: int = 3) -> GraphTransformer:
-    return GraphTransformer(Schema(node_vocab=(4,)), 8, depth, partial(ParallelBlock, attention=Attention))
+@pytest.fixture(autouse=True)
+def emulated(monkeypatch):
+    for module in (gt.dropout, gt.layers.gated, gt.linear):  # what a C kernel does cannot be traced
+        monkeypatch.setattr(module, "addressable", lambda *tensors: False)
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", record)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
 
 
-@pytest.mark.parametrize(("mode", "marks"), [("default", 0), ("reduce-overhead", 2), ("max-autotune", 2)])
-def test_each_pass_begins_one_step(mode, marks, eager, monkeypatch):
-    """Without a mark, each block begins a step without gradients, and may overwrite what the block before computed."""
-    calls = []
-    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: calls.append(1))
-    net, batch = network(), path_graphs([3, 2])
-    batch.x = torch.zeros(5, 1, dtype=torch.long)
-    compiled = Compiled(net, mode)
-    net(batch)
-    net.eval()(batch)
-    assert len(calls) == marks
-    compiled.undo()
-    net(batch)
-    assert len(calls) == marks
+def network(mask=None, stochastic_depth: float = 0.0) -> GraphTransformer:
+    torch.manual_seed(0)
+    block = partial(
+        ParallelBlock,
+        local=GatedGCN,
+        attention=partial(Attention, heads=2),
+        feed_forward=partial(FeedForward, ratio=2),
+        norm=nn.BatchNorm1d,
+    )
+    return GraphTransformer(SCHEMA, 8, 2, block, mask=mask or Complete(), stochastic_depth=stochastic_depth)
 
 
-def test_accumulated_gradients_outlive_the_next_replay(eager, tmp_path, monkeypatch):
-    """A graph is replayed for each batch, so the gradient it leaves in its memory lasts until the next one."""
-
-    def invalidate(self, *arguments):
-        for gradient in left:  # as a replay does
-            gradient.fill_(torch.nan)
-        left.clear()
-
-    left: list[torch.Tensor] = []
-    after_backward = Steps.on_after_backward
-
-    def leave(self):
-        replayed = self._context.index % 2 == 0 and self.trainer.compiled is not None
-        left.extend(p.grad for p in self.net.blocks.parameters() if replayed and p.grad is not None)
-        after_backward(self)
-
-    monkeypatch.setattr(Steps, "on_after_backward", leave)
-    options = [*write_graphs(tmp_path), "trainer.accumulate_grad_batches=2", "data.static=true"]
-    options += ["optim.optimizer._target_=torch.optim.SGD", "~optim.optimizer.betas"]
-    train(tmp_path / "eager", *options)
-    monkeypatch.setattr(Compiled, "_begin_pass", invalidate)
-    train(tmp_path / "compiled", *options, "trainer.compile=reduce-overhead")
-    weights = [read(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"] for name in ("eager", "compiled")]
-    for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, rtol=1e-5, atol=1e-6, msg=name)
+def batches(net: GraphTransformer, sizes=SIZES) -> list[GraphBatch]:
+    """Batches padded to one shape, with the indices that a loader prepares."""
+    drawn = []
+    for seed, each in enumerate(sizes):
+        batch, draw = random_batch(each, seed), torch.Generator().manual_seed(seed)
+        batch.x = torch.randint(4, (batch.num_nodes, 1), generator=draw)
+        batch.edge_attr = torch.randint(3, (batch.num_edges, 1), generator=draw)
+        batch.y = torch.randn(batch.num_graphs, 2, generator=draw)
+        drawn.append(GraphBatch(batch.ptr, batch.edge_index, batch.max_nodes, batch.x, batch.edge_attr, batch.y))
+    out = padded(drawn, SCHEMA)
+    return [prepare_all(batch.finish(), net.readings()) for batch in out]
 
 
-@pytest.mark.parametrize(("device", "mode"), [("cpu", "default"), ("cuda", "reduce-overhead")])
-def test_true_uses_cuda_graphs_on_a_gpu(device, mode, eager, tmp_path):
-    (tmp_path / "compile.json").write_text(json.dumps({"as it is": 2.0, "compiled": 1.0}))
-    strategy = SimpleNamespace(root_device=torch.device(device))
-    trainer = SimpleNamespace(compile=True, compiled=None, strategy=strategy)
-    message = compiling.compile_network(trainer, network(), SimpleNamespace(), tmp_path)
-    assert mode in message
-    assert trainer.compiled.replays == (mode == "reduce-overhead")
+def train(net: GraphTransformer, data: list[GraphBatch]) -> list[float]:
+    optimizer, losses = torch.optim.SGD(net.parameters(), 0.005), []
+    for batch in data:
+        labelled = ~batch.y.isnan()
+        loss = F.mse_loss(net(batch)[labelled], batch.y[labelled])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
 
 
-def test_a_large_graph_is_not_compiled_to_a_dense_matrix(eager):
+@pytest.mark.parametrize("mask", [Complete(), Complete() | VirtualNodes(1), Hops(1)], ids=str)
+def test_replayed_training_matches_eager_training(mask):
+    """One recording serves all batches of a shape, also if their masks have different numbers of pairs."""
+    net, twin = network(mask), network(mask)
+    recorded = Replayed(net)
+    torch.testing.assert_close(train(net, 2 * batches(net)), train(twin, 2 * batches(twin)), rtol=1e-5, atol=1e-6)
+    assert (recorded.replays, len(recorded.recordings), recorded.other_passes) == (8, 1, 0)
+    state = net.state_dict()
+    for name, value in twin.state_dict().items():
+        torch.testing.assert_close(state[name], value, rtol=1e-3, atol=1e-4, msg=name)
+    batch = batches(net)[0]
+    torch.testing.assert_close(net.eval()(batch), twin.eval()(batch), rtol=1e-4, atol=1e-5)
+    assert recorded.replays == 8
+    recorded.undo()
+    assert net._compiled_call_impl is None
+
+
+def test_recording_draws_no_random_numbers_and_replays_draw_new_ones():
+    net = network(stochastic_depth=0.5)
+    Replayed(net)
+    batch = batches(net)[0]
+    torch.manual_seed(5)
+    first = net(batch)
+    torch.manual_seed(5)
+    again, other = net(batch), net(batch)
+    torch.testing.assert_close(again, first)
+    assert not torch.equal(other, first)
+
+
+def test_passes_with_hooks_and_more_kinds_of_batches_run_as_they_are():
     net = network()
-    Compiled(net)
-    with pytest.raises(UserError, match=r"200,000 nodes .* trainer\.compile=false"):
-        refuse_dense(path_graphs([200_000]), net.readings())
-    refuse_dense(path_graphs([20]), net.readings())
+    recorded = Replayed(net)
+    data = batches(net)
+    states = []
+    hook = net.head.register_forward_pre_hook(lambda module, arguments: states.append(arguments[0]))
+    net(data[0])
+    net(data[1])
+    assert len(states) == recorded.other_passes == 2
+    hook.remove()
+    for number in range(MAX_GRAPHS + 2):
+        net(batches(net, [(1,) * (number + 1)])[0])
+    assert (recorded.replays, recorded.other_passes) == (MAX_GRAPHS, 4)
+
+
+def test_batches_of_one_shape_that_choose_other_backends_are_recorded_apart():
+    net = network()
+    first, second = batches(net)[:2]
+    assert signature(first) == signature(second)
+    assert [tensor.shape for tensor in tensors_of(first)] == [tensor.shape for tensor in tensors_of(second)]
+    pairs = Complete()(second)
+    assert pairs.choices
+    pairs.choices = dict.fromkeys(pairs.choices, "other")
+    assert signature(first) != signature(second)
+
+
+def test_masks_drawn_anew_are_refused():
+    with pytest.raises(UserError, match="redraw"):
+        Replayed(SimpleNamespace(redraw=2))
+
+
+@pytest.mark.parametrize(("device", "devices"), [("cpu", 1), ("cuda", 2)])
+def test_one_gpu_is_required(device, devices, tmp_path):
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    trainer = SimpleNamespace(compile="cuda-graphs", world_size=devices, strategy=strategy)
+    with pytest.raises(UserError, match=r"trainer\.compile=cuda-graphs .* trainer=gpu"):
+        compiling.compile_network(trainer, network(), SimpleNamespace(), tmp_path)
+    trainer = SimpleNamespace(compile="cuda-graphs", world_size=1, compiled=None)
+    trainer.strategy = SimpleNamespace(root_device=torch.device("cuda"))
+    compiling.compile_network(trainer, net := network(), SimpleNamespace(), tmp_path)
+    assert isinstance(trainer.compiled, Replayed)
+    assert net._compiled_call_impl is trainer.compiled
