@@ -20,8 +20,8 @@ from gt.train.baseline import classical_verdict, score_columns
 from gt.train.breakdown import Breakdown
 from gt.train.extremes import Sample
 from gt.train.extremes import page as shown_samples
-from gt.train.facts import METADATA_KEYS
 from gt.train.figures import MAX_CLASSES, blend_bars, curves, distance_lines, prediction_figure, reach_maps
+from gt.train.metadata import METADATA_KEYS
 from gt.train.page import page, picture, render, table
 from gt.train.task import Task
 
@@ -135,7 +135,7 @@ def write_report(
 
     Args:
         rows: see `answers`; None if there are none.
-        metadata: of the run, see `gt.train.facts.run_metadata`.
+        metadata: of the run, see `gt.train.metadata.run_metadata`.
         breakdown: of the test.
         worst_best: samples to show, see `gt.train.extremes`.
         examples: predictions for a few samples, see `gt.data.datamodule.DataModule.examples`.

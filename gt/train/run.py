@@ -47,7 +47,6 @@ from gt.train.construct import constructing
 from gt.train.context_parallel import ContextParallel
 from gt.train.ending import backends_used, summary
 from gt.train.extremes import extremes
-from gt.train.facts import run_metadata
 from gt.train.failures import explained
 from gt.train.feed import Feed
 from gt.train.init import Init
@@ -56,6 +55,7 @@ from gt.train.job import PREPARED, RESULT, Pruned, in_sweep, overrides, write_js
 from gt.train.length import stopping_option
 from gt.train.logging import finish as finish_logging
 from gt.train.logging import quiet
+from gt.train.metadata import run_metadata
 from gt.train.network import build, encodings_of, network_config, rehearse
 from gt.train.objective import measures_of, named_metrics, objectives_of, try_out
 from gt.train.plan import on_single_device, show_plan
@@ -233,7 +233,7 @@ def finish(
 
     Args:
         classical: scores of the classical baseline on the whole split; dropped if only part of it is tested.
-        metadata: of the run, see `gt.train.facts.run_metadata`.
+        metadata: of the run, see `gt.train.metadata.run_metadata`.
         breakdown: one of the trainer's callbacks.
     """
     best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None

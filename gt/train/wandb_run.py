@@ -28,7 +28,7 @@ class Introduction(Callback):
     It also has W&B summarise the criterion by its best value, losses by their minimum and speeds by their mean.
 
     Args:
-        metadata: plain values by name, see `gt.train.facts.run_metadata`.
+        metadata: plain values by name, see `gt.train.metadata.run_metadata`.
         criterion: the metric that selects the best checkpoint.
     """
 

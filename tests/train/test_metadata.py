@@ -5,8 +5,8 @@ import subprocess
 
 from hydra.core.hydra_config import HydraConfig
 
-from gt.train.facts import command, commit
 from gt.train.job import overrides
+from gt.train.metadata import command, commit
 from tests.small_runs import configured
 
 
