@@ -19,7 +19,7 @@ from gt.data.large.sampling import Full
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.schema import pluralise
-from gt.train.cuda_graphs import Replayed, clone_gradients, use_static_backends
+from gt.train.cuda_graphs import MAX_GRAPHS, Replayed, clone_gradients, use_static_backends
 from gt.train.job import write_json
 from gt.train.launch import started_outside
 
@@ -127,7 +127,8 @@ def compile_network(trainer: Trainer, net: nn.Module, data: DataModule, folder: 
                 "trainer.devices=1, or trainer.compile=false"
             )
         trainer.compiled = Replayed(net)
-        return "training passes are recorded once for each batch shape and replayed as CUDA graphs"
+        lists = f" and number of pairs (at most {MAX_GRAPHS} in all)" if trainer.compiled.reads_lists else ""
+        return f"training passes are recorded once for each batch shape{lists} and replayed as CUDA graphs"
     note = f"; attention does not use {' and '.join(UNTRACED)}, which cannot be traced"
     if trainer.compile is not True:
         trainer.compiled = Compiled(net, str(trainer.compile))

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from gt.attention import Demand
 from gt.attention.dispatch import UNTRACED
-from gt.errors import UserError
+from gt.errors import UserError, first_line
 from gt.graph import GraphBatch
 from gt.layers import Attention, attention_layers
 from gt.masks import WideBatch, with_virtual_nodes
 from gt.masks.pairs import Pairs
 from gt.schema import pluralise
+from gt.train.failures import is_memory
 
 PAIR_LISTS = {"edges", "edge_heads", "rowptr", "by_source", "colptr", "readers"}  # attributes of `Pairs`
 MAX_GRAPHS = 16  # recorded kinds of batches; passes over others run as they are
@@ -33,13 +34,15 @@ class Replayed:
         net: a `gt.model.GraphTransformer` on a CUDA device.
 
     Raises:
-        UserError: the network draws masks anew for each pass, which a recording cannot, or see `use_static_backends`.
+        UserError: the network draws masks anew for each pass, which a recording cannot, or see `use_static_backends`;
+            on the first pass: some layer cannot be recorded.
     """
 
     def __init__(self, net: nn.Module) -> None:
         if getattr(net, "redraw", 0):
             raise UserError(
-                "CUDA graphs would repeat one draw of the mask: set model.redraw=0 or trainer.compile=false"
+                "trainer.compile=cuda-graphs would repeat the first draw of the mask: set model.redraw=0 or "
+                "trainer.compile=false"
             )
         self.net, self.modules, self.layers = net, list(net.modules()), use_static_backends(net)
         demands = [demand for _, demand in getattr(net, "readings", set)()]
@@ -78,10 +81,18 @@ class Replayed:
             torch.is_autocast_enabled(device.type),
             cache_enabled=False,  # a cached cast of a weight would be recorded as a constant
         )
-        with autocast, torch.random.fork_rng([device.index] if device.type == "cuda" else []):
-            recorded: Any = torch.cuda.make_graphed_callables(
-                _Pass(self.net, template), tuple(tensors_of(template)), allow_unused_input=True, pool=self.pool
-            )
+        try:
+            with autocast, torch.random.fork_rng([device.index] if device.type == "cuda" else []):
+                recorded: Any = torch.cuda.make_graphed_callables(
+                    _Pass(self.net, template), tuple(tensors_of(template)), allow_unused_input=True, pool=self.pool
+                )
+        except RuntimeError as error:  # such as a layer that waits for the device
+            if is_memory(error):
+                raise
+            raise UserError(
+                f"trainer.compile=cuda-graphs cannot record this network: {first_line(error)}; set "
+                "trainer.compile=false"
+            ) from error
         for buffer, value in buffers:  # the passes that warm up change the statistics of batch norms
             buffer.copy_(value)
         return recorded

@@ -16,7 +16,7 @@ from gt.bench.shapes import padded
 from gt.data.batching import prepare_all
 from gt.errors import UserError
 from gt.graph import GraphBatch
-from gt.layers import Attention, FeedForward, GatedGCN, ParallelBlock
+from gt.layers import GRIT, Attention, FeedForward, GatedGCN, ParallelBlock
 from gt.masks import Complete, Hops, VirtualNodes
 from gt.model import GraphTransformer
 from gt.schema import Schema
@@ -168,6 +168,24 @@ def test_batches_of_one_shape_that_choose_other_backends_are_recorded_apart():
 def test_masks_drawn_anew_are_refused():
     with pytest.raises(UserError, match="redraw"):
         Replayed(SimpleNamespace(redraw=2))
+
+
+def test_a_layer_that_cannot_be_recorded_is_reported(monkeypatch):
+    def fail(*arguments, **options):
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", fail)
+    net = network()
+    Replayed(net)
+    with pytest.raises(UserError, match=r"capturing; set trainer\.compile=false"):
+        net(batches(net)[0])
+
+
+def test_layers_that_list_pairs_are_known_to_vary():
+    assert not Replayed(network()).reads_lists
+    block = partial(ParallelBlock, attention=partial(Attention, heads=2), local=GatedGCN)
+    assert Replayed(GraphTransformer(SCHEMA, 8, 1, partial(GRIT, heads=2), mask=Complete())).reads_lists
+    assert not Replayed(GraphTransformer(SCHEMA, 8, 1, block, mask=Hops(1))).reads_lists
 
 
 @pytest.mark.parametrize(("device", "devices"), [("cpu", 1), ("cuda", 2)])
