@@ -231,6 +231,12 @@ def device_name(device: str) -> str:
     return f"{processor()}, {torch.get_num_threads()} threads"
 
 
+@lru_cache
+def capability() -> tuple[int, int] | None:
+    """The compute capability of the current GPU, None without one."""
+    return torch.cuda.get_device_capability() if torch.cuda.is_available() else None
+
+
 def processor() -> str:
     """The name of this machine's processor."""
     try:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gt.attention import dense, flash, flex, listed, native, sparse, triton
-from gt.attention.costs import Demand, cost_table
+from gt.attention.costs import Demand, capability, cost_table
 from gt.attention.scores import Hint, Score, score_bias
 from gt.attention.settled import case_key
 from gt.errors import nearest
@@ -112,6 +112,14 @@ def choose(pairs: Pairs, demand: Demand) -> str:
         pairs.choices[demand] = settled if settled in costs else min(costs, key=costs.__getitem__)
         log.debug("%s, %d pairs: %s", demand, pairs.count, costs_or_reasons)
     return pairs.choices[demand]
+
+
+def know_device(readings: Iterable[Reading]) -> None:
+    """Look up, once for all, what `prepare` has to know of the device: a forked process cannot ask CUDA for it."""
+    for _, demand in readings:
+        if isinstance(demand, Demand):
+            cost_table(demand.device, demand.half)
+            capability()
 
 
 def prepare(pairs: Pairs, demand: Demand | Callable[[Pairs], None] | None) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gt.attention.costs import Demand
+from gt.attention.costs import Demand, capability
 from gt.masks import Pairs
 
 MAX_CHANNELS = 256
@@ -24,7 +24,7 @@ def flash_obstacle(demand: Demand) -> str | None:
         return "it does not support pair values"
     if demand.channels > MAX_CHANNELS or demand.channels % 8:
         return f"a head has {demand.channels} channels, it needs a multiple of 8 up to {MAX_CHANNELS}"
-    if torch.cuda.is_available() and torch.cuda.get_device_capability() < MIN_CC:
+    if (capability() or MIN_CC) < MIN_CC:
         return "it needs compute capability 8.0"
     return None
 

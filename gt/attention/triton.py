@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gt.attention.costs import Demand
+from gt.attention.costs import Demand, capability
 from gt.attention.dense import pair_bias
 from gt.masks import Pairs
 from gt.transforms import once_differentiable
@@ -38,12 +38,8 @@ def triton_obstacle(demand: Demand) -> str | None:
         return None if INTERPRETED else "on a CPU it needs TRITON_INTERPRET=1, set before triton is first imported"
     if demand.device != "cuda":
         return f"it does not run on {demand.device}"
-    if torch.cuda.is_available() and torch.version.hip is None:
-        capability = torch.cuda.get_device_capability()
-        if capability < MIN_CC:
-            return (
-                f"it needs compute capability {MIN_CC[0]}.{MIN_CC[1]}, the device has {capability[0]}.{capability[1]}"
-            )
+    if torch.version.hip is None and (device := capability() or MIN_CC) < MIN_CC:
+        return f"it needs compute capability {MIN_CC[0]}.{MIN_CC[1]}, the device has {device[0]}.{device[1]}"
     return None
 
 
