@@ -30,6 +30,8 @@ class Average(WeightAveraging):
         callbacks: list[pl.Callback] = getattr(trainer, "callbacks", [])
         if sum(isinstance(callback, Average) for callback in callbacks) > 1:
             raise UserError("only one average of the weights can be validated: leave ema or swa out of callbacks")
+        if self._device is None:  # the network is only moved to its device later, the average would stay on the CPU
+            self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
