@@ -167,13 +167,14 @@ def train(cfg: DictConfig, folder: Path) -> float:
     if isinstance(net, GraphTransformer):
         device, half = trainer.strategy.root_device.type, "16" in str(trainer.precision)
         data.readings = partial(net.readings, device, half)
+    if isinstance(trainer.strategy, DDPStrategy) and not data.spread:
+        # on the CPU, hence before the network is compiled for its device
+        unused = has_unused_parameters(net, next(iter(data.loader("train"))))
+        trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", unused)
     if isinstance(trainer, Trainer) and trainer.compile:
         say(trainer, compile_network(trainer, net, data, folder))
     if notice := depth_notice(data, net):
         say(trainer, notice)
-    if isinstance(trainer.strategy, DDPStrategy) and not data.spread:
-        unused = has_unused_parameters(net, next(iter(data.loader("train"))))
-        trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", unused)
     say(
         trainer,
         f"{sum(p.numel() for p in net.parameters()):,} parameters, {len(data.dataset('train')):,} training samples",
