@@ -1,6 +1,7 @@
 """Adapter that passes data to Lightning's trainer."""
 
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader
 
 from gt.data.datamodule import DataModule
@@ -31,3 +32,7 @@ class Feed(pl.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[GraphBatch]:
         return self.data.loader("test")
+
+    def transfer_batch_to_device(self, batch: GraphBatch, device: torch.device, dataloader_idx: int) -> GraphBatch:
+        """Copy a batch, which is in pinned memory; Lightning would wait for the GPU at every tensor."""
+        return batch.to(device, non_blocking=device.type == "cuda")
