@@ -146,7 +146,9 @@ class Task(Steps):
         parts = self.parts(batch)
         # gradients are averaged over ranks: each rank scales its parts so that the result is the mean over all labels
         local = torch.stack([torch.stack([total.detach().float(), count.float()]) for _, total, count in parts])
-        reduced = trainer.strategy.reduce(local, reduce_op="sum").unbind()
+        if trainer.world_size > 1:  # Lightning's reduce would begin with a barrier, at which NCCL blocks the CPU
+            torch.distributed.all_reduce(local)
+        reduced = local.unbind()
         counts = [count.clamp(min=1e-30) for _, count in reduced]
         loss = sum(weight * (sums[0] / count) for (weight, *_), sums, count in zip(parts, reduced, counts, strict=True))
         if self._checks_step:
