@@ -158,7 +158,8 @@ def time_steps(
 ) -> dict[str, float]:
     """Seconds of a forward and backward pass ``as it is`` and ``compiled``; the network itself is left unchanged."""
     buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
-    with torch.random.fork_rng():
+    device = next(net.parameters()).device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         times = {"as it is": _fastest(net, batch(), context)}
         compiled = Compiled(net, mode)
         times["compiled"] = _fastest(net, batch(), context)  # a new batch, prepared for compiled layers

@@ -68,8 +68,9 @@ def first_layer(task: Any, context: StepContext) -> Origin:
             largest = max(largest, (highest, label), key=lambda pair: pair[0])
 
     hooks = [module.register_forward_hook(partial(check, name)) for name, module in task.net.named_modules() if name]
+    gpus = [context.batch.device] if context.batch.device.type == "cuda" else []
     try:
-        with torch.no_grad(), torch.random.fork_rng(), torch.compiler.set_stance("force_eager"):
+        with torch.no_grad(), torch.random.fork_rng(gpus), torch.compiler.set_stance("force_eager"):
             torch.manual_seed(context.seed)
             functional_call(task, {name: value.clone() for name, value in task.named_buffers()}, (context.batch,))
     finally:

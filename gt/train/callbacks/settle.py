@@ -119,7 +119,7 @@ def time_close_calls(
                 continue
             done.add(case)
             buffers = [buffer.clone() for buffer in layer.buffers()]
-            with torch.random.fork_rng():
+            with torch.random.fork_rng([batch.device] if batch.device.type == "cuda" else []):
                 steps = {name: layer_step(layer, state, inputs, pairs, name, context) for name in close}
                 times = side_by_side(steps, batch.device.type, *SETTLING)
             layer.backend = "auto"
