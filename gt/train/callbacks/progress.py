@@ -12,6 +12,7 @@ from gt.parallel import Share
 from gt.schema import format_number
 
 FIRST, NEXT = 12.0, 30.0  # seconds until the first line without a terminal, and between two
+REFRESH = 0.5  # seconds between two readings of the metrics that the bar shows
 WARM_UP = 3  # initial batches, in which kernels are selected and memory is allocated
 
 
@@ -29,6 +30,7 @@ class Progress(RichProgressBar):
             self.disable()
         self._graphs, self._start = 0, 0.0
         self._due = 0.0  # time at which the next line is due
+        self._refresh_due = 0.0  # time at which the bar's metrics are read again
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -80,6 +82,12 @@ class Progress(RichProgressBar):
                 f"{_epoch_label(trainer)}  step {trainer.global_step}  {numbers}{self._speed()}{''.join(waits)}"
             )
         self._due = time.monotonic() + FIRST
+
+    def _update_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Override Lightning's, which reads the loss after every batch, and waits for the GPU to have computed it."""
+        if time.monotonic() >= self._refresh_due:
+            super()._update_metrics(trainer, pl_module)
+            self._refresh_due = time.monotonic() + REFRESH
 
     def _line_is_due(self, trainer: pl.Trainer) -> bool:
         return not self._bar and trainer.is_global_zero and time.monotonic() >= self._due
