@@ -114,7 +114,7 @@ def choose(pairs: Pairs, demand: Demand) -> str:
     return pairs.choices[demand]
 
 
-def know_device(readings: Iterable[Reading]) -> None:
+def look_up_device(readings: Iterable[Reading]) -> None:
     """Look up, once for all, what `prepare` has to know of the device: a forked process cannot ask CUDA for it."""
     for _, demand in readings:
         if isinstance(demand, Demand):

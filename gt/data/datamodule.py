@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from gt.attention import Reading, know_device
+from gt.attention import Reading, look_up_device
 from gt.data.batch_sampler import Batches, Epochs
 from gt.data.batching import BatchDataset, Shares
 from gt.data.parallel import leave_group
@@ -44,7 +44,7 @@ class Loader(DataLoader[GraphBatch]):
 
     def __iter__(self) -> Iterator[GraphBatch]:  # type: ignore[override]
         if self.num_workers and isinstance(self.sampler, Epochs):
-            know_device(self.sampler.readings())  # before the workers are forked
+            look_up_device(self.sampler.readings())  # before the workers are forked
         in_process = not (self.num_workers or self.pin_memory)
         self.waited, batches = 0.0, map(self.dataset.__getitem__, self.sampler) if in_process else super().__iter__()
         while True:
