@@ -108,11 +108,11 @@ def test_both_commands_run_only_missing_cells(run_map, tmp_path, capsys, monkeyp
     arguments = [*SMALL, "model.width=32", f"hydra.sweep.dir={tmp_path / 'map'}", "spectrum.seeds=2"]
     first = run_map("train", "-m", "experiment=spectrum", *arguments)
     assert len(first) == 2 * (1 + 2 * 2)
-    for name, arguments in first.items():
-        assert "experiment=spectrum" in arguments
-        assert "model.width=32" in arguments
-        assert not any(word.startswith(("spectrum.", "-m")) for word in arguments)
-        assert f"cells/{name}" in arguments[-1]
+    for name, overrides in first.items():
+        assert "experiment=spectrum" in overrides
+        assert "model.width=32" in overrides
+        assert not any(word.startswith(("spectrum.", "-m")) for word in overrides)
+        assert f"cells/{name}" in overrides[-1]
     assert "spectrum.png" in capsys.readouterr().out
     cells = tmp_path / "map" / CELLS
     assert run_map("gt.spectrum", *arguments) == {}

@@ -168,7 +168,7 @@ def test_maps_in_one_picture_have_separate_colours(map_folder, tmp_path, capsys,
     runs = {(cell.setting, cell.seed): each for cell, each in plan.results(map_folder).items()}
     first = Map(Scored(runs), Grid(**plan.grid), plan.axis, "one")
     worse = {
-        cell: each | {"mode": "min", "scores": {"score": 100 * each["scores"]["score"]}} for cell, each in runs.items()
+        key: each | {"mode": "min", "scores": {"score": 100 * each["scores"]["score"]}} for key, each in runs.items()
     }
     figure = figure_of_several(
         [first, first._replace(scored=Scored(worse), name="other"), first._replace(name="third")], 2
