@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 from torch.optim.swa_utils import get_swa_avg_fn
@@ -91,11 +92,16 @@ class WeightAverage(Average):
         at_least(1, update_every_n_steps, "update_every_n_steps")
         self.update_every_n_steps = update_every_n_steps
 
-        def average(averaged: Tensor, current: Tensor, updates: Tensor) -> Tensor:
+        def average(averaged: list[Tensor], current: list[Tensor], updates: Tensor) -> None:
             rate = ((1 + updates) / (10 + updates)).clamp(max=decay)  # on the device, without synchronisation
-            return rate * averaged + (1 - rate) * current
+            if averaged[0].is_floating_point():  # three kernels for all tensors
+                torch._foreach_mul_(averaged, rate)
+                torch._foreach_add_(averaged, torch._foreach_mul(current, 1 - rate))
+            else:
+                for mean, value in zip(averaged, current, strict=True):
+                    mean.copy_(rate * mean + (1 - rate) * value)
 
-        super().__init__(avg_fn=average)
+        super().__init__(multi_avg_fn=average)
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         return step_idx is not None and step_idx % self.update_every_n_steps == 0
