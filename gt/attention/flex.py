@@ -15,14 +15,21 @@ if TYPE_CHECKING:
 
 MAX_NODES = 1 << 18  # the block index grows with the square of the nodes
 MIN_CHANNELS = 16
+RECOMPILE_LIMIT = 64  # compilations of the kernel: a few for each kind of mask, dtype and number of heads or channels
 
 
 @cache
 def kernel(device: str) -> Any:
-    """FlexAttention, compiled on a GPU; dynamic shapes keep recompilations few."""
+    """FlexAttention, compiled on a GPU; dynamic shapes keep recompilations few.
+
+    Beyond the compiler's limit, by default 8, FlexAttention would run uncompiled, which computes every score.
+    """
     from torch.nn.attention.flex_attention import flex_attention  # imports the compiler: a second that few runs need
 
-    return torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention
+    if device != "cuda":
+        return flex_attention
+    torch._dynamo.config.recompile_limit = max(RECOMPILE_LIMIT, torch._dynamo.config.recompile_limit)
+    return torch.compile(flex_attention, dynamic=True)
 
 
 def flex_obstacle(demand: Demand) -> str | None:
