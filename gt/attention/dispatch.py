@@ -66,7 +66,7 @@ BACKENDS: dict[str, Backend] = {
     "sdpa": Backend(
         dense.attend_sdpa, dense.sdpa_obstacle, dense.sdpa_drawback, prepare=dense.prepare_dense, layout="padded"
     ),
-    "sparse": Backend(sparse.attend_sparse, prepare=sparse.prepare_sparse),
+    "sparse": Backend(sparse.attend_sparse, sparse.sparse_obstacle, prepare=sparse.prepare_sparse),
     "native": Backend(native.attend_native, native.native_obstacle, prepare=native.prepare_native, layout="padded"),
     "listed": Backend(listed.attend_listed, listed.listed_obstacle, prepare=listed.prepare_listed),
     "triton": Backend(

@@ -189,6 +189,11 @@ class _WeightedSums(torch.autograd.Function):
             return sampled_product(grad, v, ctx.stack), by_node(to_sources(weights, grad, ctx.stack), ctx.heads), None
 
 
+def sparse_obstacle(demand: Demand) -> str | None:
+    """Why sparse products cannot serve a demand, as a phrase, or None."""
+    return "PyTorch has no sparse products on Apple's GPUs" if demand.device == "mps" else None
+
+
 def prepare_sparse(pairs: Pairs, demand: Demand) -> None:
     """Precompute the stack of pairs, which heads use each, and the index of each into a dense bias."""
     _ = stack_of(pairs, demand.heads), pairs.edge_heads, pairs.dense_entry
