@@ -42,30 +42,28 @@ def devices() -> Iterator[tuple[str, str]]:
     import torch
 
     from gt.attention.costs import processor
-    from gt.data.machine import memory
+    from gt.data.machine import gpu_problem, has_gpu, memory
 
     yield "processor", f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used"
     yield "memory", f"{memory() / GIB:.1f} GiB"
-    for number in range(torch.cuda.device_count()):
+    for number in range(torch.cuda.device_count() if has_gpu() else 0):
         card = torch.cuda.get_device_properties(number)
         yield f"GPU {number}", f"{card.name}, {card.total_memory / GIB:.0f} GiB, capability {card.major}.{card.minor}"
-    if not torch.cuda.is_available():
-        yield (
-            "GPU",
-            "none" if torch.version.cuda is None else f"none that torch (for CUDA {torch.version.cuda}) can use",
-        )
+    if not has_gpu():
+        reason = "" if (problem := gpu_problem()) is None else f": {problem}"
+        none_usable = f"none that torch (for CUDA {torch.version.cuda}) can use{reason}"
+        yield "GPU", "none" if torch.version.cuda is None else none_usable
 
 
 def kernels() -> Iterator[tuple[str, str]]:
     """Which backends can compute plain attention here, and the source of the cost tables that select one."""
-    import torch
-
     from gt.attention.costs import Demand, cost_table, table_path
     from gt.attention.dispatch import BACKENDS
+    from gt.data.machine import has_gpu
     from gt.native.library import obstacle
 
     yield "kernels in C", "yes" if obstacle() is None else f"no: {obstacle()}"
-    for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
+    for device in ("cpu", *(["cuda"] if has_gpu() else [])):
         demand = Demand(device=device, half=device == "cuda")
         for name, backend in BACKENDS.items():
             reason = backend.obstacle(demand) or backend.drawback(demand)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from gt.data.machine import gpu_problem, has_gpu
 from gt.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,14 +71,16 @@ def device_of(name: str | None) -> "torch.device":
     """The device of this name; by default a GPU if there is one.
 
     Raises:
-        UserError: there is no such device, or this machine has no GPU.
+        UserError: there is no such device, or this machine has no GPU, or none that PyTorch can use.
     """
     import torch  # late: --help and a typo answer at once
 
     try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = torch.device(name or ("cuda" if has_gpu() else "cpu"))
     except RuntimeError:
         raise UserError(f"there is no device '{name}': choose --device cpu or --device cuda") from None
+    if device.type == "cuda" and (problem := gpu_problem()):
+        raise UserError(f"PyTorch cannot use this machine's GPU ({problem}): repair its driver, or choose --device cpu")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError("this machine has no GPU: choose --device cpu")
     return device

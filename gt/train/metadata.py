@@ -16,6 +16,7 @@ from torch import nn
 import gt
 from gt.attention.costs import processor
 from gt.data.datamodule import DataModule
+from gt.data.machine import has_gpu
 from gt.data.store import fingerprint
 from gt.keys import full_key
 from gt.train.job import overrides
@@ -64,7 +65,7 @@ def commit(folder: Path) -> str | None:
 def machine() -> dict[str, Any]:
     """The hardware and operating system."""
     info = {"system": platform.platform(), "processor": processor(), "threads": torch.get_num_threads()}
-    if torch.cuda.is_available():
+    if has_gpu():
         gpu = torch.cuda.get_device_properties(0)
         info |= {"gpu": gpu.name, "gpus": torch.cuda.device_count(), "gpu_memory_gib": gpu.total_memory / 2**30}
     return info

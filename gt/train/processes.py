@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gt.data.machine import cpus
+from gt.data.machine import cpus, gpu_problem
 from gt.errors import UserError
 from gt.train.launch import single_job
 
@@ -48,10 +48,12 @@ def check_devices(accelerator: str, devices: Any) -> None:
     """Refuse a GPU if there is none, and more processes than CPU cores, which would wait for one another.
 
     Raises:
-        UserError: there is no GPU, or there are too few cores.
+        UserError: there is no GPU, or PyTorch cannot use it, or there are too few cores.
     """
     import torch  # late: takes a second, but a child must watch its parent before
 
+    if accelerator in ("auto", "gpu", "cuda") and (problem := gpu_problem()):  # Lightning would choose it by itself
+        raise UserError(f"PyTorch cannot use this machine's GPU ({problem}): repair its driver, or choose trainer=cpu")
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UserError("trainer.accelerator asks for a GPU and this machine has none: choose trainer=cpu")
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())

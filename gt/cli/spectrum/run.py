@@ -14,7 +14,7 @@ from gt.cli.spectrum.plan import CELLS, Plan, plan_map
 from gt.cli.spectrum.pool import TRAIN, Run, run_all, termination
 from gt.cli.spectrum.show import resume_command, show
 from gt.cli.sweep import keep_arguments
-from gt.data.machine import cpus
+from gt.data.machine import cpus, has_gpu
 from gt.errors import UserError
 from gt.train.job import FAILURE, write_json
 
@@ -51,9 +51,7 @@ def sweep(cfg: DictConfig, arguments: list[str]) -> None:
 
 def default_processes(cfg: DictConfig) -> int:
     """One for each core, at most `MAX_PROCESSES`; one on a GPU."""
-    import torch  # late: the import takes a second
-
-    on_gpu = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    on_gpu = cfg.trainer.accelerator != "cpu" and has_gpu()
     return 1 if on_gpu else min(MAX_PROCESSES, cpus())
 
 
