@@ -6,7 +6,7 @@ import torch
 from gt import doctor
 from gt.cli.program import device_of
 from gt.errors import UserError
-from gt.train.facts import machine
+from gt.train.metadata import machine
 from gt.train.processes import check_devices
 
 REASON = r"cannot use this machine's GPU \(The driver is too old \(found 12040\)\): repair its driver, or choose "
