@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gt.schema import pluralise
-from gt.transforms import outside_transforms
+from gt.transforms import outside_transforms, tracing
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -160,9 +160,12 @@ class GraphBatch:
         return rows if self.equal_sizes else rows.index_select(0, self.slot)
 
     def cached(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The entry of `memo` under this key; calls ``make`` if it is missing."""
+        """The entry of `memo` under this key; calls ``make`` if it is missing. Compiled code keeps nothing new."""
         if key not in self.memo:
-            self.memo[key] = outside_transforms(make)
+            made = outside_transforms(make)
+            if tracing():
+                return made
+            self.memo[key] = made
         return self.memo[key]
 
     def finish(self) -> Self:

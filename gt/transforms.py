@@ -26,6 +26,14 @@ def plain() -> bool:
     return torch.compiler.is_compiling() or transformed()
 
 
+def tracing() -> bool:
+    """Whether `torch.compile` traces this code: what it computes must not be cached with a batch.
+
+    It would lie in the memory of a CUDA graph, which the next pass overwrites.
+    """
+    return torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+
+
 def outside_transforms(make: Callable[[], T]) -> T:
     """Call ``make`` outside of inference mode and of any `torch.func` transform.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from gt.graph import GraphBatch, Move, lasting
 from gt.hops import contains, hop_matrix, hops_between
 from gt.masks.wide import WideBatch, wide_dense, wide_heads, wide_keys, with_virtual_nodes
-from gt.transforms import outside_transforms
+from gt.transforms import outside_transforms, tracing
 
 
 class Pairs:
@@ -142,9 +142,15 @@ class Pairs:
         return self.cached(f"dense_hops_{limit}", lambda: hop_matrix(self.batch, limit))
 
     def cached(self, name: str, make: Callable[[], Any]) -> Any:
-        """The value cached under a name, computed if absent; tensors and objects with ``moved`` follow the device."""
+        """The value cached under a name, computed if absent; tensors and objects with ``moved`` follow the device.
+
+        Compiled code keeps nothing new.
+        """
         if name not in vars(self):
-            vars(self)[name] = outside_transforms(make)
+            made = outside_transforms(make)
+            if tracing():
+                return made
+            vars(self)[name] = made
         return vars(self)[name]
 
     @lasting
