@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from gt.data.machine import gpu_problem, has_gpu
 from gt.errors import UserError
+from gt.schema import pluralise
 
 if TYPE_CHECKING:
     import torch
@@ -83,6 +84,8 @@ def device_of(name: str | None) -> "torch.device":
         raise UserError(f"PyTorch cannot use this machine's GPU ({problem}): repair its driver, or choose --device cpu")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError("this machine has no GPU: choose --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise UserError(f"there is no device '{name}': this machine has {pluralise(count, 'GPU')}, numbered from 0")
     return device
 
 
