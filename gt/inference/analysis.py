@@ -156,5 +156,6 @@ def real_readers(batch: GraphBatch) -> Tensor:
 def _by_distance(weights: Tensor, distance: Tensor, bins: int) -> Tensor:
     """(B, H, L, L) weights to (H, bins) totals by the distance (B, L, L) of each pair."""
     heads = weights.shape[1]
-    flat = weights.transpose(0, 1).reshape(heads, -1).double()
+    high = torch.float32 if weights.device.type == "mps" else torch.float64  # which Apple's GPUs do not have
+    flat = weights.transpose(0, 1).reshape(heads, -1).to(high)
     return flat.new_zeros(heads, bins).index_add(1, distance.reshape(-1), flat)
