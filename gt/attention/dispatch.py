@@ -102,8 +102,12 @@ def explain(pairs: Pairs, demand: Demand) -> dict[str, float | str]:
 
 
 def choose(pairs: Pairs, demand: Demand) -> str:
-    """The backend timed, or else expected, to be fastest; uses Python integers only, so the device need not sync."""
-    if demand.backend != "auto":
+    """The backend timed, or else expected, to be fastest; uses Python integers only, so the device need not sync.
+
+    A backend that a layer requests is for training: in evaluation, which may be in float32 or on another device, it
+    gives way where it cannot serve.
+    """
+    if demand.backend != "auto" and (demand.gradients or BACKENDS[demand.backend].obstacle(demand) is None):
         return demand.backend
     if demand not in pairs.choices:
         costs_or_reasons = explain(pairs, demand)
