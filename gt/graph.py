@@ -162,10 +162,10 @@ class GraphBatch:
     def cached(self, key: Hashable, make: Callable[[], T]) -> T:
         """The entry of `memo` under this key; calls ``make`` if it is missing. Compiled code keeps nothing new."""
         if key not in self.memo:
-            made = outside_transforms(make)
+            value = outside_transforms(make)
             if tracing():
-                return made
-            self.memo[key] = made
+                return value
+            self.memo[key] = value
         return self.memo[key]
 
     def finish(self) -> Self:

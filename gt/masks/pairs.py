@@ -147,10 +147,10 @@ class Pairs:
         Compiled code keeps nothing new.
         """
         if name not in vars(self):
-            made = outside_transforms(make)
+            value = outside_transforms(make)
             if tracing():
-                return made
-            vars(self)[name] = made
+                return value
+            vars(self)[name] = value
         return vars(self)[name]
 
     @lasting

@@ -24,10 +24,11 @@ Batch = TypeVar("Batch", bound=GraphBatch)
 
 
 class Replayed:
-    """A network whose training passes are recorded once for each `signature` of a batch, then replayed, until `undo`.
+    """A network whose training passes are recorded once for each kind of batch, then replayed, until `undo`.
 
-    Kernels, their order and their addresses are those of the recording (`torch.cuda.make_graphed_callables`), with the
-    tensors of the batch copied in; random numbers are new in each pass. Passes without gradients, in evaluation or with
+    Batches are of one kind if they agree in `structure` and in the shapes and dtypes of their tensors. Kernels, their
+    order and their addresses are those of the recording (`torch.cuda.make_graphed_callables`), with the tensors of the
+    batch copied in; random numbers are new in each pass. Passes without gradients, in evaluation or with
     a hook on some layer run as they are. Parameter names are unchanged.
 
     Args:
@@ -59,7 +60,9 @@ class Replayed:
         with_virtual_nodes(batch.finish(), getattr(net, "virtual_nodes", 0))  # the only ones to depend on the padding
         if not self.reads_lists:
             batch = without_lists(batch)
-        key = (signature(batch), tuple(getattr(net, "masks", ())))
+        tensors = tensors_of(batch)
+        shapes = tuple((tensor.shape, tensor.dtype) for tensor in tensors)
+        key = (structure(batch), shapes, tuple(getattr(net, "masks", ())))
         hooked = any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in self.modules)
         if hooked or (key not in self.recordings and len(self.recordings) == MAX_GRAPHS):
             self.other_passes += 1
@@ -67,7 +70,7 @@ class Replayed:
         if key not in self.recordings:
             self.recordings[key] = self._record(batch)
         self.replays += 1
-        return self.recordings[key](*tensors_of(batch))
+        return self.recordings[key](*tensors)
 
     def _record(self, batch: GraphBatch) -> nn.Module:
         """Record both passes over batches like this one, without effect on the network or on later random numbers."""
@@ -174,16 +177,15 @@ def tensors_of(batch: GraphBatch) -> list[Tensor]:
     return tensors
 
 
-def signature(batch: GraphBatch) -> Hashable:
-    """What a recording takes for granted of a batch: all but the values of its tensors."""
+def structure(batch: GraphBatch) -> Hashable:
+    """What a recording takes for granted of a batch, apart from the shapes and dtypes of `tensors_of` it."""
     memo: list[Hashable] = []
     for key, value in batch.memo.items():
         if isinstance(value, Pairs):
             memo.append((key, tuple(vars(value)), tuple(value.choices.items())))
         else:
-            memo.append((key, signature(value) if isinstance(value, WideBatch) else type(value)))
-    tensors = tuple((tensor.shape, tensor.dtype) for tensor in tensors_of(batch))
-    return batch.max_nodes, tuple(vars(batch)), tuple(batch.extras), tuple(memo), tensors
+            memo.append((key, structure(value) if isinstance(value, WideBatch) else type(value)))
+    return batch.max_nodes, tuple(vars(batch)), tuple(batch.extras), tuple(memo)
 
 
 def clone_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -21,7 +21,7 @@ from gt.masks import Complete, Hops, VirtualNodes
 from gt.model import GraphTransformer
 from gt.schema import Schema
 from gt.train import compile as compiling
-from gt.train.cuda_graphs import MAX_GRAPHS, Replayed, signature, tensors_of
+from gt.train.cuda_graphs import MAX_GRAPHS, Replayed, structure, tensors_of
 from tests.graphs import random_batch
 
 SCHEMA = Schema(node_vocab=(4,), edge_vocab=(3,), outputs=2)
@@ -157,12 +157,12 @@ def test_passes_with_hooks_and_more_kinds_of_batches_run_as_they_are():
 def test_batches_of_one_shape_that_choose_other_backends_are_recorded_apart():
     net = network()
     first, second = batches(net)[:2]
-    assert signature(first) == signature(second)
+    assert structure(first) == structure(second)
     assert [tensor.shape for tensor in tensors_of(first)] == [tensor.shape for tensor in tensors_of(second)]
     pairs = Complete()(second)
     assert pairs.choices
     pairs.choices = dict.fromkeys(pairs.choices, "other")
-    assert signature(first) != signature(second)
+    assert structure(first) != structure(second)
 
 
 def test_masks_drawn_anew_are_refused():

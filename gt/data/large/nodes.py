@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gt.attention import Reading
+from gt.attention import Demand, Reading
 from gt.data.batch_sampler import Epochs, Request
 from gt.data.batching import BatchDataset, prepare_all, tensor
 from gt.data.graphs import Stored
@@ -25,7 +25,7 @@ from gt.inference.whole_graph import WholeGraph
 from gt.ranges import at_least
 from gt.schema import UNLABELLED, Schema
 
-COMPILED_MATRICES = 8  # of pairs, that a compiled layer and its gradients hold at once
+COMPILED_MATRICES = 8  # matrices of all pairs that a compiled layer and its gradients hold at once
 
 
 def as_tensor(values: np.ndarray) -> Tensor:
@@ -54,8 +54,8 @@ def refuse_dense(batch: GraphBatch, readings: Iterable[Reading]) -> None:
     On a CPU a compiled layer computes all pairs of nodes, and keeps several matrices of them.
     """
     for mask, demand in readings:
-        if getattr(demand, "compiled", False) and getattr(demand, "device", "") == "cpu":
-            if COMPILED_MATRICES * 4 * batch.num_nodes**2 * getattr(demand, "heads", 1) > memory():
+        if isinstance(demand, Demand) and demand.compiled and demand.device == "cpu":
+            if COMPILED_MATRICES * 4 * batch.num_nodes**2 * demand.heads > memory():
                 raise UserError(
                     f"compiled attention on {batch.num_nodes:,} nodes computes all pairs of them, which do not fit "
                     "into memory: set trainer.compile=false, or choose a smaller graph"
