@@ -51,8 +51,10 @@ def test_a_batch_can_be_read_again(mask, half, graphs):
     net = GraphTransformer(Schema((5, 5), outputs=3), 16, 2, block, mask=mask, encodings=[Rotary()]).eval()
     compiled = Compiled(net, "reduce-overhead")
     batch = prepare_all(random_batch((9, 4)), net.readings("cpu", half))
+    prepared = set(batch.memo), set(vars(mask(batch)))
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         first = net(batch).clone()
         assert graphs
+        assert (set(batch.memo), set(vars(mask(batch)))) == prepared
         assert torch.equal(net(batch), first)
     compiled.undo()
